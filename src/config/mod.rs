@@ -1,0 +1,356 @@
+//! Settings: built-in defaults, then `tolom.toml`, then `TOLOM_*`, then flags. A wrong value names its key, its source
+//! and what is allowed; a secret is never printed.
+
+use std::{fmt, path::Path, time::Duration};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+    value::{Dict, Value},
+};
+use serde::{Deserialize, Serialize};
+use time::Date;
+
+use crate::payment::{PaymentCode, card::CardRules};
+
+const DEFAULTS: &str = include_str!("defaults.toml");
+
+/// All settings; `defaults.toml` says what each means.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "defaults.toml documents every key, once")]
+pub struct Config {
+    pub database: Database,
+    pub broker: Broker,
+    pub intake: Intake,
+    pub admin: Admin,
+    pub sealing: Sealing,
+    pub card: CardRules,
+    pub acquirer: Acquirer,
+    pub authorize: Batching,
+    pub record: Batching,
+    pub capture: Batching,
+    pub receipt: Batching,
+    pub resolve: Resolve,
+    pub mail: Mail,
+    pub operator: Operator,
+    pub log: Log,
+    pub simulator: Simulator,
+    pub shutdown: Shutdown,
+    pub services: Vec<Service>,
+    pub terms: Vec<Terms>,
+}
+
+/// A text that is never shown: passwords, tokens, and addresses that hold them.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    /// Takes numbers too: an all-digit password in the environment arrives as one.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Tolerant {
+            Text(String),
+            Number(u64),
+            Flag(bool),
+        }
+        Ok(Self(
+            match Tolerant::deserialize(deserializer).map_err(|_| serde::de::Error::custom("expected a text"))? {
+                Tolerant::Text(text) => text,
+                Tolerant::Number(number) => number.to_string(),
+                Tolerant::Flag(flag) => flag.to_string(),
+            },
+        ))
+    }
+}
+
+macro_rules! sections {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Debug, Clone, Deserialize, Serialize)]
+            #[serde(deny_unknown_fields)]
+            #[expect(missing_docs, reason = "defaults.toml documents every key, once")]
+            pub struct $name { $(pub $field: $type),* }
+        )*
+    };
+}
+
+sections! {
+    /// PostgreSQL.
+    Database { url: Secret, max_connections: u32 }
+    /// RabbitMQ.
+    Broker {
+        url: Secret, prefix: String, publish_timeout_ms: u64, retry_delays_ms: Vec<u32>, max_queue_length: u32,
+    }
+    /// The HTTP intake.
+    Intake {
+        listen: String, public_url: String, max_body_bytes: usize, max_in_flight: usize, lookups_per_minute: u32,
+        trust_forwarded_for: bool, idempotency_keep_days: u32,
+    }
+    /// The port for operators.
+    Admin { listen: String }
+    /// Sealing keys.
+    Sealing { keys_dir: String, seal_hours: u32, keep_hours: u32, rotate: bool }
+    /// The acquirer.
+    Acquirer {
+        name: String, url: String, token: Secret, connect_timeout_ms: u64, answer_timeout_ms: u64,
+        send_within_ms: u64, grace_ms: u64, finality_hours: u32, capture: CaptureMode,
+    }
+    /// How a worker takes messages.
+    Batching { batch: usize, prefetch: u16 }
+    /// The resolve worker.
+    Resolve {
+        poll_ms: u64, batch: i64, schedule_s: Vec<u32>, give_up_hours: u32, stalled_after_s: u32,
+    }
+    /// Outgoing mail.
+    Mail { url: Secret, from: String, domain: String }
+    /// Who stands on receipts.
+    Operator { name: String, phone: String, email: String }
+    /// Logs.
+    Log { format: LogFormat, filter: String }
+    /// The acquirer simulator.
+    Simulator { listen: String }
+    /// Draining.
+    Shutdown { drain_s: u64 }
+    /// A kind of bill, by the first digits of its code.
+    Service { prefix: String, service: String }
+    /// A version of the user agreement.
+    Terms { version: String, in_force_from: String }
+}
+
+/// When the money is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptureMode {
+    /// Held by the authorization, taken once the books have it.
+    AfterRecording,
+    /// Taken in the authorization's own message.
+    AtAuthorization,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For a terminal.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Settings that cannot be used: names the key, its source and what is allowed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl Config {
+    /// Reads the settings: defaults, `file` (or `tolom.toml` if it is there), the environment, then `flags`
+    /// (dotted keys with values).
+    pub fn load(file: Option<&Path>, flags: &[(String, String)]) -> Result<Self, ConfigError> {
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        figment = match file {
+            Some(path) => figment.merge(Toml::file_exact(path)),
+            None => figment.merge(Toml::file("tolom.toml")),
+        };
+        figment = figment.merge(Env::prefixed("TOLOM_").split("__"));
+        for (key, value) in flags {
+            let parsed: Value = value.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
+            figment = figment.merge(Serialized::global(key, parsed));
+        }
+        let config: Self = read_secret_files(figment)?.extract().map_err(|error| ConfigError(describe(&error)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The built-in defaults.
+    pub fn defaults() -> Self {
+        Figment::from(Toml::string(DEFAULTS)).extract().expect("a test reads the built-in defaults")
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let need = |fits: bool, key: &str, allowed: &str| {
+            if fits { Ok(()) } else { Err(ConfigError(format!("{key}: {allowed}"))) }
+        };
+        need(self.database.max_connections >= 2, "database.max_connections", "at least 2")?;
+        need(!self.broker.retry_delays_ms.is_empty(), "broker.retry_delays_ms", "at least one delay")?;
+        need(self.broker.publish_timeout_ms > 0, "broker.publish_timeout_ms", "at least 1")?;
+        for (name, batching) in [
+            ("authorize", &self.authorize),
+            ("record", &self.record),
+            ("capture", &self.capture),
+            ("receipt", &self.receipt),
+        ] {
+            need((1..=10_000).contains(&batching.batch), &format!("{name}.batch"), "1 to 10000")?;
+            let prefetch = usize::from(batching.prefetch) >= batching.batch;
+            need(prefetch, &format!("{name}.prefetch"), "at least the batch (and never 0: unlimited)")?;
+        }
+        need(!self.resolve.schedule_s.is_empty(), "resolve.schedule_s", "at least one wait")?;
+        need(self.resolve.poll_ms > 0, "resolve.poll_ms", "at least 1")?;
+        need((1..=24).contains(&self.sealing.seal_hours), "sealing.seal_hours", "1 to 24")?;
+        need((1..=24).contains(&self.sealing.keep_hours), "sealing.keep_hours", "1 to 24")?;
+        need(!self.services.is_empty(), "services", "at least one")?;
+        for terms in &self.terms {
+            need(parse_date(&terms.in_force_from).is_some(), "terms.in_force_from", "a date, YYYY-MM-DD")?;
+        }
+        need(!self.terms.is_empty(), "terms", "at least one version")
+    }
+
+    /// The version of the terms in force on a day: the newest one whose day has come.
+    pub fn terms_in_force(&self, day: Date) -> &str {
+        self.terms
+            .iter()
+            .filter_map(|terms| Some((parse_date(&terms.in_force_from)?, terms.version.as_str())))
+            .filter(|(from, _)| *from <= day)
+            .max_by_key(|(from, _)| *from)
+            .map_or("", |(_, version)| version)
+    }
+
+    /// The service a payment code is for; none for a prefix that is not configured.
+    pub fn service_of(&self, code: &PaymentCode) -> Option<&str> {
+        self.services
+            .iter()
+            .find(|service| code.as_str().starts_with(&service.prefix))
+            .map(|service| service.service.as_str())
+    }
+}
+
+impl Acquirer {
+    /// How long one call may take at most, connecting included.
+    pub fn call_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms + self.answer_timeout_ms)
+    }
+
+    /// From the claim until `resolve` may touch the operation (rule 3).
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.send_within_ms + self.grace_ms) + self.call_timeout()
+    }
+}
+
+fn parse_date(text: &str) -> Option<Date> {
+    Date::parse(text, time::macros::format_description!("[year]-[month]-[day]")).ok()
+}
+
+/// Replaces every `x_file` by `x`, the file's content without trailing line ends.
+fn read_secret_files(figment: Figment) -> Result<Figment, ConfigError> {
+    fn walk(dict: &mut Dict, path: &str) -> Result<(), ConfigError> {
+        let named: Vec<String> = dict.keys().filter(|key| key.ends_with("_file")).cloned().collect();
+        for key in named {
+            let Some(Value::String(_, file)) = dict.remove(&key) else {
+                return Err(ConfigError(format!("{path}{key}: a file's path is expected")));
+            };
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| ConfigError(format!("{path}{key}: {file} cannot be read: {error}")))?;
+            let name = key.trim_end_matches("_file").to_owned();
+            dict.insert(name, Value::from(text.trim_end_matches(['\r', '\n']).to_owned()));
+        }
+        for (key, value) in dict.iter_mut() {
+            if let Value::Dict(_, inner) = value {
+                walk(inner, &format!("{path}{key}."))?;
+            }
+        }
+        Ok(())
+    }
+    let mut all: Dict = figment.extract().map_err(|error| ConfigError(describe(&error)))?;
+    let before = all.clone();
+    walk(&mut all, "")?;
+    // Untouched, the values keep the names of their sources for error messages.
+    Ok(if all == before { figment } else { Figment::from(Serialized::defaults(all)) })
+}
+
+/// Key, source and what is allowed; never the value, which may be a secret.
+fn describe(error: &figment::Error) -> String {
+    use figment::error::Kind;
+    let key = if error.path.is_empty() { "configuration".to_owned() } else { error.path.join(".") };
+    let source = error.metadata.as_ref().map_or_else(String::new, |metadata| {
+        let place = metadata.source.as_ref().map_or_else(String::new, |source| format!(" {source}"));
+        format!(" (from {}{place})", metadata.name)
+    });
+    let what = match &error.kind {
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => format!("expected {expected}"),
+        Kind::UnknownField(field, allowed) => format!("unknown key `{field}`; allowed are {}", allowed.join(", ")),
+        Kind::UnknownVariant(_, allowed) => format!("allowed are {}", allowed.join(", ")),
+        Kind::MissingField(field) => format!("`{field}` is missing"),
+        Kind::Message(text) => text.clone(),
+        other => other.to_string(),
+    };
+    format!("{key}{source}: {what}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let flags: Vec<_> = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Config::load(None, &flags)
+    }
+
+    #[test]
+    fn the_defaults_are_whole_and_well() {
+        Config::defaults().check().unwrap();
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_key_and_what_is_allowed_but_not_the_value() {
+        let message = load(&[("acquirer.capture", "sometimes-4111")]).unwrap_err().to_string();
+        assert!(message.starts_with("acquirer.capture"), "{message}");
+        assert!(message.contains("after_recording"), "{message}");
+        assert!(!message.contains("4111"), "{message}");
+        let message = load(&[("record.batch", "0")]).unwrap_err().to_string();
+        assert!(message.contains("record.batch: 1 to 10000"), "{message}");
+        let message = load(&[("record.bach", "1")]).unwrap_err().to_string();
+        assert!(message.contains("unknown key `bach`"), "{message}");
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let config = load(&[("database.url", "postgres://u:hunter2@h/d"), ("acquirer.token", "12345")]).unwrap();
+        assert_eq!(config.acquirer.token.expose(), "12345");
+        let shown = format!("{config:?} {}", serde_json::to_string(&config).unwrap());
+        assert!(!shown.contains("hunter2") && !shown.contains("12345"));
+    }
+
+    #[test]
+    fn a_secret_may_be_a_file() {
+        let path = std::env::temp_dir().join(format!("tolom-secret-{}", std::process::id()));
+        std::fs::write(&path, "from-a-file\n").unwrap();
+        let config = load(&[("acquirer.token_file", path.to_str().unwrap())]).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(config.acquirer.token.expose(), "from-a-file");
+    }
+
+    #[test]
+    fn the_newest_terms_whose_day_has_come_are_in_force() {
+        let mut config = Config::defaults();
+        config.terms.push(Terms { version: "later".into(), in_force_from: "2030-01-01".into() });
+        assert_eq!(config.terms_in_force(time::macros::date!(2026 - 11 - 23)), "2026-01-01");
+        assert_eq!(config.terms_in_force(time::macros::date!(2030 - 01 - 01)), "later");
+    }
+}

@@ -1,0 +1,13 @@
+//! Every message that crosses the broker, and its envelope. The files in `schemas/` are generated from these types.
+//!
+//! Messages are CloudEvents 1.0 in structured mode (JSON format). `type` is `tolom.<name>.v1`, the routing key is
+//! `<name>`, the AMQP `message_id` is the event's `id`. No message carries card data.
+
+mod event;
+mod messages;
+
+pub use event::{Event, ReadError, Topic};
+pub use messages::{
+    CardRef, ChallengeCompleted, ForeignRequest, OperationCompleted, Payer, PaymentFact, PaymentRefused,
+    PaymentRequested, SettlementEntry,
+};

@@ -1,0 +1,14 @@
+//! Tolom takes card payments for state services through RabbitMQ.
+//!
+//! What matters, in order: no payer charged twice, no accepted payment lost, no card data leaked. The rules are pure
+//! code in [`payment`]; everything else carries them out. Imports point one way:
+//! `payment` <- `contracts` <- `store`, `broker`, `acquirer`, `notify` <- `worker` <- `workers`, `intake` <- `app`, `cli`.
+
+pub mod acquirer;
+pub mod clock;
+pub mod config;
+pub mod contracts;
+pub mod live;
+pub mod payment;
+pub mod relay;
+pub mod store;

@@ -1,0 +1,17 @@
+//! The rules of money, as pure code: no I/O, no clock, no async.
+//!
+//! Everything that decides what becomes of a payment stands here, so that it can be tested by trying every order of
+//! events. What talks to the broker, the database or an acquirer asks this module and does as it says.
+
+pub mod bill;
+pub mod card;
+pub mod decision;
+pub mod ledger;
+pub mod money;
+pub mod operation;
+pub mod status;
+
+pub use bill::{BillStatus, PaymentCode};
+pub use money::{Currency, Money};
+pub use operation::{OperationKind, Outcome};
+pub use status::{Event, PublicStatus, Status};

@@ -1,0 +1,59 @@
+//! All SQL. Functions take slices and work on whole sets: a batch is one statement a table and one transaction.
+
+pub mod outbox;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use crate::config;
+
+/// The database cannot do it. Every caller must say what that means: there is no conversion into anything else.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing was done, and later it may work: no connection, a serialization failure, a lock time-out.
+    #[error("the database is not available")]
+    Unavailable(#[source] sqlx::Error),
+    /// It will never work: a broken constraint, data of a shape this build does not know.
+    #[error("the database refuses")]
+    Refused(#[source] sqlx::Error),
+    /// What stands in the database is not what this build writes.
+    #[error("unreadable data: {0}")]
+    Unreadable(String),
+}
+
+impl StoreError {
+    /// Whether the same call may succeed later.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    /// Inside this module a `?` classifies by SQLSTATE (PostgreSQL manual, appendix A).
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error as E;
+        let transient = match &error {
+            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::Protocol(_) => true,
+            E::Database(database) => database.code().is_some_and(|code| {
+                // Class 08 connection, 40 rollback (serialization, deadlock), 53 resources, 55 lock not available,
+                // 57 operator intervention (shutdown, cancel), 58 system error.
+                ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
+            }),
+            _ => false,
+        };
+        if transient { Self::Unavailable(error) } else { Self::Refused(error) }
+    }
+}
+
+/// Opens a pool. Connections are made when they are needed, so that a role starts while the database is away.
+pub fn connect(config: &config::Database) -> Result<PgPool, StoreError> {
+    let options: PgConnectOptions = config.url.expose().parse()?;
+    Ok(PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(std::time::Duration::from_secs(5))
+        .connect_lazy_with(options.application_name("tolom")))
+}
+
+/// Brings the schema up to date; safe to repeat and to run from several processes at once.
+pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+    sqlx::migrate!().run(pool).await
+}
