@@ -107,7 +107,7 @@ sections! {
     Database { url: Secret, max_connections: u32 }
     /// RabbitMQ.
     Broker {
-        url: Secret, prefix: String, publish_timeout_ms: u64, retry_delays_ms: Vec<u32>, max_queue_length: u32,
+        url: Secret, prefix: String, publish_timeout_ms: u64, retry_delays_ms: Vec<u32>, max_attempts: u32, max_queue_length: u32,
     }
     /// The HTTP intake.
     Intake {

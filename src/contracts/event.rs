@@ -174,6 +174,19 @@ impl<T: DeserializeOwned> Event<T> {
     }
 }
 
+impl Topic {
+    /// The topic of an event, by its `type`: the routing key is lost on the way through a retry tier.
+    pub fn of(bytes: &[u8]) -> Result<Self, ReadError> {
+        let expected = "tolom.*.v1";
+        let head: Head = serde_json::from_slice(bytes)
+            .map_err(|source| ReadError::Shape { expected: expected.to_owned(), source })?;
+        Self::ALL.into_iter().find(|topic| topic.event_type() == head.event_type).ok_or_else(|| ReadError::Type {
+            expected: expected.to_owned(),
+            found: head.event_type.chars().take(80).collect(),
+        })
+    }
+}
+
 impl<T: Serialize> Event<T> {
     /// The bytes that go on the wire.
     pub fn to_bytes(&self) -> Vec<u8> {

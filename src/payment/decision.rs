@@ -108,9 +108,11 @@ pub fn decide(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTra
 
 fn authorization(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTransition> {
     let dead = known.status.is_terminal();
+    // With a reversal under way the money is going back, whatever the bill says.
+    let wanted = known.bill_awaits && !known.reversal_exists;
     let events: &[Event] = match report {
         Outcome::Approved(_) if dead => &[Event::Approved],
-        Outcome::Approved(_) if !known.bill_awaits => &[Event::Approved, Event::ReversalRequired],
+        Outcome::Approved(_) if !wanted => &[Event::Approved, Event::ReversalRequired],
         Outcome::Approved(Approval { captured: true, .. }) => &[Event::ApprovedAndCaptured],
         Outcome::Approved(_) => &[Event::Approved],
         Outcome::Challenged(_) => &[Event::ChallengeRequired],
@@ -118,7 +120,7 @@ fn authorization(known: Known<'_>, report: &Outcome) -> Result<Decision, Illegal
         Outcome::NotSent { .. } => &[Event::ProvenNotCharged],
         Outcome::Unknown { .. } => &[Event::OutcomeUnknown],
     };
-    let undo = matches!(report, Outcome::Approved(_)) && (dead || !known.bill_awaits);
+    let undo = matches!(report, Outcome::Approved(_)) && (dead || !wanted);
     Ok(Decision { steps: known.steps(events)?, reverse: undo && !known.reversal_exists, ..Decision::default() })
 }
 

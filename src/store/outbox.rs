@@ -1,7 +1,11 @@
 //! The outbox: messages promised by a committed transaction.
 
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
+use super::StoreError;
 use crate::contracts::Topic;
 
 /// A message to be published. It is inserted in the transaction whose effect it announces.
@@ -15,4 +19,73 @@ pub struct OutboxRow {
     pub body: Vec<u8>,
     /// `traceparent` (W3C Trace Context), if any.
     pub traceparent: Option<String>,
+}
+
+/// Inserts rows in the caller's transaction.
+pub async fn insert(transaction: &mut PgConnection, rows: &[OutboxRow]) -> Result<(), StoreError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO outbox (id, routing_key, body, traceparent)
+         SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[])",
+    )
+    .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.topic.routing_key()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.traceparent.as_deref()).collect::<Vec<_>>())
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// Takes rows that are due, oldest first, and leases them for `lease`: no other sweep sees them meanwhile.
+///
+/// The lease, rather than a lock held while publishing, keeps the transaction short whatever the broker does.
+pub async fn take_due(pool: &PgPool, limit: i64, lease: Duration) -> Result<Vec<OutboxRow>, StoreError> {
+    let rows = sqlx::query(
+        "UPDATE outbox SET publish_after = now() + make_interval(secs => $2)
+         WHERE id IN (SELECT id FROM outbox WHERE publish_after <= now()
+                      ORDER BY publish_after LIMIT $1 FOR UPDATE SKIP LOCKED)
+         RETURNING id, routing_key, body, traceparent",
+    )
+    .bind(limit)
+    .bind(lease.as_secs_f64())
+    .fetch_all(pool)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let key: String = row.try_get("routing_key")?;
+            let topic =
+                Topic::from_routing_key(&key).ok_or_else(|| StoreError::Unreadable(format!("outbox: {key}")))?;
+            let (body, traceparent) = (row.try_get("body")?, row.try_get("traceparent")?);
+            Ok(OutboxRow { id: row.try_get("id")?, topic, body, traceparent })
+        })
+        .collect()
+}
+
+/// Deletes rows that the broker has confirmed.
+pub async fn delete(pool: &PgPool, ids: &[Uuid]) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM outbox WHERE id = ANY($1)").bind(ids).execute(pool).await?;
+    Ok(())
+}
+
+/// Puts rows that the broker refused back, each with its own back-off of 1 s doubling to 1 min, so that one that
+/// cannot be routed never holds up its neighbours.
+pub async fn postpone(pool: &PgPool, ids: &[Uuid]) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE outbox SET attempts = attempts + 1,
+             publish_after = now() + make_interval(secs => least(60, power(2, least(attempts, 6))))
+         WHERE id = ANY($1)",
+    )
+    .bind(ids)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Makes rows due at once: the broker is back.
+pub async fn hasten(pool: &PgPool, ids: &[Uuid]) -> Result<(), StoreError> {
+    sqlx::query("UPDATE outbox SET publish_after = now() WHERE id = ANY($1)").bind(ids).execute(pool).await?;
+    Ok(())
 }

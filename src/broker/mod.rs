@@ -1,0 +1,95 @@
+//! RabbitMQ: topology, confirmed publishing, supervised consuming. All lapin code stands here.
+//!
+//! Publishing and consuming use different connections (`connection.blocked` stops every write of a connection, acks
+//! included). lapin's auto-recovery stays off: after an error or an end everything is rebuilt, connection first.
+
+mod consumer;
+pub mod live;
+mod publisher;
+mod topology;
+
+use std::{sync::Arc, time::Duration};
+
+pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume};
+use lapin::{Connection, ConnectionProperties};
+pub use publisher::{Exchange, Outgoing, PublishError, Publisher};
+pub use topology::{Finding, Names, Queue, apply, queue_depths, verify};
+
+use crate::config;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The header that counts attempts. Ours, because RabbitMQ's own counters change between versions.
+pub(crate) const ATTEMPT_HEADER: &str = "tolom-attempt";
+/// The header with the reason of a retry or a dead letter.
+pub(crate) const REASON_HEADER: &str = "tolom-reason";
+
+/// The broker cannot do it now.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// lapin's word.
+    #[error("the broker refuses or is away")]
+    Amqp(#[from] lapin::Error),
+    /// No answer in time.
+    #[error("the broker did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// A consumer ended without an error: its queue was deleted, or the broker cancelled it.
+    #[error("the consumer was ended by the broker")]
+    Ended,
+}
+
+/// How to reach the broker, and what things are called there.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    settings: Arc<config::Broker>,
+    names: Names,
+}
+
+impl Broker {
+    /// A broker by these settings; nothing is connected yet.
+    pub fn new(settings: &config::Broker) -> Self {
+        Self { names: Names::new(&settings.prefix), settings: Arc::new(settings.clone()) }
+    }
+
+    /// What things are called.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &config::Broker {
+        &self.settings
+    }
+
+    /// A new connection, named after its purpose in the broker's own tools.
+    pub async fn connect(&self, purpose: &str) -> Result<Connection, BrokerError> {
+        let url = self.settings.url.expose();
+        // A peer that is gone without a word is noticed within two heartbeats.
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let url = if url.contains("heartbeat=") { url.to_owned() } else { format!("{url}{separator}heartbeat=10") };
+        let properties = ConnectionProperties::default().with_connection_name(format!("tolom {purpose}").into());
+        tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect(&url, properties))
+            .await
+            .map_err(|_| BrokerError::TimedOut(CONNECT_TIMEOUT))?
+            .map_err(BrokerError::Amqp)
+    }
+}
+
+/// Waits between attempts to rebuild: 100 ms at first, doubling to 5 s, for ever.
+#[derive(Debug)]
+pub(crate) struct Rebuild(Duration);
+
+impl Rebuild {
+    pub(crate) const fn new() -> Self {
+        Self(Duration::from_millis(100))
+    }
+
+    pub(crate) fn reset(&mut self) {
+        *self = Self::new();
+    }
+
+    pub(crate) async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Duration::from_secs(5));
+    }
+}

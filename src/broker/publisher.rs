@@ -1,0 +1,308 @@
+//! Publishing: every message is confirmed within a deadline, or its fate is reported as unknown.
+//!
+//! Messages that wait together go out as one window on a channel that carries nothing else meanwhile, and the window
+//! is settled only when all its confirms are in. That matters: lapin hands a returned message to whichever confirm
+//! comes next, so returns are matched here, by `message_id`, over the whole window.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{StreamExt, future::try_join_all};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, Event,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::{AMQPValue, FieldTable},
+};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::Instant,
+};
+use uuid::Uuid;
+
+use super::{ATTEMPT_HEADER, Broker, BrokerError, REASON_HEADER, Rebuild, topology};
+use crate::contracts::Topic;
+
+/// Windows in flight at once, each on its own channel.
+const LANES: usize = 4;
+const WINDOW: usize = 500;
+const WAITING: usize = 20_000;
+
+/// Where a message is published to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exchange {
+    /// Work to do.
+    Commands,
+    /// Facts.
+    Events,
+    /// Dead letters; the routing key is the queue.
+    Dead,
+    /// A queue by its name.
+    Direct,
+}
+
+/// A message to publish.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Where to.
+    pub exchange: Exchange,
+    /// The routing key.
+    pub routing_key: String,
+    /// The event's id, or what the message came with.
+    pub message_id: String,
+    /// The body.
+    pub body: Vec<u8>,
+    /// How often it has been tried before.
+    pub attempt: u32,
+    /// Why it is retried or dead.
+    pub reason: Option<String>,
+    /// `traceparent` (W3C Trace Context).
+    pub traceparent: Option<String>,
+    /// Whether a queue must take it.
+    pub mandatory: bool,
+}
+
+impl Outgoing {
+    /// An event on the exchange of its topic.
+    pub fn event(topic: Topic, id: Uuid, body: Vec<u8>, traceparent: Option<String>) -> Self {
+        Self {
+            exchange: if topic.is_command() { Exchange::Commands } else { Exchange::Events },
+            routing_key: topic.routing_key().to_owned(),
+            message_id: id.to_string(),
+            body,
+            attempt: 0,
+            reason: None,
+            traceparent,
+            mandatory: topic.must_be_routed(),
+        }
+    }
+}
+
+/// Why a message cannot be counted as published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The broker refused it: a queue is full, or a quorum is missing.
+    #[error("the broker refused the message")]
+    Refused,
+    /// No queue is bound for it.
+    #[error("no queue takes the message")]
+    Unroutable,
+    /// Not known: no confirm came. It may have been stored; publish it again with the same id.
+    #[error("the broker did not confirm the message")]
+    Unconfirmed,
+}
+
+struct Job {
+    message: Outgoing,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<(), PublishError>>,
+}
+
+/// Publishes messages, from any task. Clones share the connection; it closes when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    jobs: mpsc::Sender<Job>,
+    connected: Arc<AtomicBool>,
+    timeout: Duration,
+}
+
+impl Publisher {
+    /// Starts the task that keeps the connection.
+    pub fn start(broker: Broker) -> Self {
+        let (jobs, waiting) = mpsc::channel(WAITING);
+        let connected = Arc::new(AtomicBool::new(false));
+        let timeout = Duration::from_millis(broker.settings().publish_timeout_ms);
+        tokio::spawn(supervise(broker, Arc::new(Mutex::new(waiting)), Arc::clone(&connected)));
+        Self { jobs, connected, timeout }
+    }
+
+    /// Whether the broker is there and takes messages. A hint: it may be gone the next moment.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Publishes one message; it is stored at the broker when this is `Ok`.
+    pub async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+        let deadline = Instant::now() + self.timeout;
+        let (reply, answer) = oneshot::channel();
+        let job = Job { message, deadline, reply };
+        let publish = async {
+            self.jobs.send(job).await.map_err(|_| PublishError::Unconfirmed)?;
+            answer.await.unwrap_or(Err(PublishError::Unconfirmed))
+        };
+        let result = tokio::time::timeout_at(deadline, publish).await.unwrap_or(Err(PublishError::Unconfirmed));
+        let word = match result {
+            Ok(()) => "confirmed",
+            Err(PublishError::Refused) => "refused",
+            Err(PublishError::Unroutable) => "unroutable",
+            Err(PublishError::Unconfirmed) => "unconfirmed",
+        };
+        metrics::counter!("tolom_published_messages_total", "result" => word).increment(1);
+        result
+    }
+
+    /// Publishes messages together; the results are in their order.
+    pub async fn publish_all(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {
+        futures::future::join_all(messages.into_iter().map(|message| self.publish(message))).await
+    }
+}
+
+type Waiting = Arc<Mutex<mpsc::Receiver<Job>>>;
+
+/// Keeps a connection until every publisher is dropped.
+async fn supervise(broker: Broker, waiting: Waiting, connected: Arc<AtomicBool>) {
+    let mut rebuild = Rebuild::new();
+    loop {
+        match session(&broker, &waiting, &connected, &mut rebuild).await {
+            Ok(()) => return,
+            Err(error) => {
+                connected.store(false, Ordering::Relaxed);
+                tracing::warn!(error = &error as &dyn std::error::Error, "publisher lost the broker, rebuilding");
+            }
+        }
+        rebuild.wait().await;
+        if waiting.lock().await.is_closed() {
+            return;
+        }
+    }
+}
+
+async fn session(
+    broker: &Broker,
+    waiting: &Waiting,
+    connected: &Arc<AtomicBool>,
+    rebuild: &mut Rebuild,
+) -> Result<(), BrokerError> {
+    let connection = broker.connect("publisher").await?;
+    let mut channels = Vec::new();
+    for _ in 0..LANES {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        channels.push(channel);
+    }
+    topology::assert_bindings(&channels[0], broker).await?;
+    connected.store(true, Ordering::Relaxed);
+    rebuild.reset();
+    let lanes = try_join_all(channels.iter().map(|channel| lane(broker, channel, waiting)));
+    tokio::select! {
+        ended = lanes => ended.map(drop)?,
+        error = watch(&connection, connected) => return Err(error),
+    }
+    connected.store(false, Ordering::Relaxed);
+    let _ = connection.close(200, "done".into()).await;
+    Ok(())
+}
+
+/// Ends when the connection breaks; shows `connection.blocked` (a memory or disk alarm at the broker) meanwhile.
+async fn watch(connection: &Connection, connected: &AtomicBool) -> BrokerError {
+    let blocked = metrics::gauge!("tolom_broker_blocked");
+    blocked.set(0.0);
+    let mut events = Box::pin(connection.events_listener());
+    while let Some(event) = events.next().await {
+        match event {
+            Event::ConnectionBlocked(reason) => {
+                tracing::warn!(reason, "the broker blocks publishing");
+                blocked.set(1.0);
+                connected.store(false, Ordering::Relaxed);
+            }
+            Event::ConnectionUnblocked => {
+                tracing::info!("the broker takes messages again");
+                blocked.set(0.0);
+                connected.store(true, Ordering::Relaxed);
+            }
+            Event::Error(error) => return BrokerError::Amqp(error),
+            _ => {}
+        }
+    }
+    BrokerError::Ended
+}
+
+/// Publishes window after window on one channel; `Ok` once every publisher is dropped.
+async fn lane(broker: &Broker, channel: &Channel, waiting: &Waiting) -> Result<(), BrokerError> {
+    let mut window = Vec::with_capacity(WINDOW);
+    loop {
+        if waiting.lock().await.recv_many(&mut window, WINDOW).await == 0 {
+            return Ok(());
+        }
+        // Whoever gave up will publish again with the same id: sending now would only make a duplicate.
+        window.retain(|job| !job.reply.is_closed());
+        let Some(deadline) = window.iter().map(|job| job.deadline).max() else { continue };
+        let published = tokio::time::timeout_at(deadline, publish_window(broker, channel, &window)).await;
+        let error = match published {
+            Ok(Ok(results)) => {
+                for (job, result) in window.drain(..).zip(results) {
+                    let _ = job.reply.send(result);
+                }
+                continue;
+            }
+            Ok(Err(error)) => BrokerError::Amqp(error),
+            Err(_) => BrokerError::TimedOut(Duration::from_millis(broker.settings().publish_timeout_ms)),
+        };
+        // Some of the window may be stored. The channel is done for: late confirms must not meet a new window.
+        for job in window.drain(..) {
+            let _ = job.reply.send(Err(PublishError::Unconfirmed));
+        }
+        return Err(error);
+    }
+}
+
+async fn publish_window(
+    broker: &Broker,
+    channel: &Channel,
+    window: &[Job],
+) -> Result<Vec<Result<(), PublishError>>, lapin::Error> {
+    let names = broker.names();
+    let mut confirms = Vec::with_capacity(window.len());
+    for Job { message, .. } in window {
+        let exchange = match message.exchange {
+            Exchange::Commands => names.commands(),
+            Exchange::Events => names.events(),
+            Exchange::Dead => names.dead_exchange(),
+            Exchange::Direct => String::new(),
+        };
+        let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
+        let key = message.routing_key.as_str().into();
+        let confirm = channel.basic_publish(exchange.into(), key, options, &message.body, properties(message)).await?;
+        confirms.push(confirm);
+    }
+    let mut acked = Vec::with_capacity(window.len());
+    let mut returned = HashSet::new();
+    for confirm in confirms {
+        let confirmation = confirm.await?;
+        acked.push(matches!(confirmation, Confirmation::Ack(_)));
+        if let Some(message) = confirmation.take_message()
+            && let Some(id) = message.delivery.properties.message_id()
+        {
+            returned.insert(id.as_str().to_owned());
+        }
+    }
+    let result = |(job, acked): (&Job, bool)| match acked {
+        _ if returned.contains(&job.message.message_id) => Err(PublishError::Unroutable),
+        true => Ok(()),
+        false => Err(PublishError::Refused),
+    };
+    Ok(window.iter().zip(acked).map(result).collect())
+}
+
+fn properties(message: &Outgoing) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    if message.attempt > 0 {
+        headers.insert(ATTEMPT_HEADER.into(), AMQPValue::LongUInt(message.attempt));
+    }
+    if let Some(reason) = &message.reason {
+        headers.insert(REASON_HEADER.into(), AMQPValue::LongString(reason.as_str().into()));
+    }
+    if let Some(traceparent) = &message.traceparent {
+        headers.insert("traceparent".into(), AMQPValue::LongString(traceparent.as_str().into()));
+    }
+    BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_content_type("application/cloudevents+json".into())
+        .with_message_id(message.message_id.as_str().into())
+        .with_headers(headers)
+}

@@ -1,0 +1,294 @@
+//! Exchanges, queues, retry tiers and dead letters.
+//!
+//! Queue arguments cannot be changed once declared (406 PRECONDITION_FAILED), so they hold what safety needs: type,
+//! dead-letter route and strategy, overflow, delivery limit, and a generous length. A policy may lower the length at
+//! run time; the broker takes the smaller of the two.
+
+use lapin::{
+    Channel, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+use serde::Serialize;
+
+use super::{Broker, BrokerError};
+use crate::contracts::Topic;
+
+/// Deliveries of one message before the broker itself dead-letters it. Generous: messages that were merely prefetched
+/// when a consumer closed count too.
+const DELIVERY_LIMIT: i64 = 20;
+/// The stream beside finance's queue is kept this long.
+const STREAM_MAX_AGE: &str = "30D";
+const STREAM_MAX_BYTES: i64 = 20_000_000_000;
+
+/// A queue that somebody consumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Queue {
+    /// Payments to authorize.
+    Authorize,
+    /// Outcomes to record.
+    Record,
+    /// Authorizations to capture.
+    Capture,
+    /// Receipts to send.
+    Receipt,
+    /// Finance's settlement entries; consumed by finance.
+    Settlement,
+}
+
+impl Queue {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Authorize, Self::Record, Self::Capture, Self::Receipt, Self::Settlement];
+
+    /// The name without prefix; also the label in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Authorize => "tolom.authorize",
+            Self::Record => "tolom.record",
+            Self::Capture => "tolom.capture",
+            Self::Receipt => "tolom.receipt",
+            Self::Settlement => "finance.settlement",
+        }
+    }
+
+    const fn topics(self) -> &'static [Topic] {
+        match self {
+            Self::Authorize => &[Topic::PaymentRequested, Topic::PaymentChallengeCompleted],
+            Self::Record => &[Topic::OperationCompleted],
+            Self::Capture => &[Topic::PaymentAuthorized],
+            Self::Receipt => &[Topic::PaymentCaptured],
+            Self::Settlement => &[Topic::SettlementEntry],
+        }
+    }
+
+    /// Finance decides for itself when to try again.
+    const fn has_tiers(self) -> bool {
+        !matches!(self, Self::Settlement)
+    }
+}
+
+/// What things are called at the broker: the names of the design behind a configurable prefix.
+#[derive(Debug, Clone)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Names {
+    /// Names behind this prefix (empty: the design's own).
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    /// The exchange of work to do.
+    pub fn commands(&self) -> String {
+        format!("{}tolom.commands", self.prefix)
+    }
+
+    /// The exchange of facts.
+    pub fn events(&self) -> String {
+        format!("{}tolom.events", self.prefix)
+    }
+
+    /// The dead-letter exchange.
+    pub fn dead_exchange(&self) -> String {
+        format!("{}tolom.dead", self.prefix)
+    }
+
+    /// A queue.
+    pub fn queue(&self, queue: Queue) -> String {
+        format!("{}{}", self.prefix, queue.name())
+    }
+
+    /// A queue's dead letters.
+    pub fn dead(&self, queue: Queue) -> String {
+        format!("{}{}.dead", self.prefix, queue.name())
+    }
+
+    /// A queue's retry tier of this delay.
+    pub fn tier(&self, queue: Queue, delay_ms: u32) -> String {
+        let delay =
+            if delay_ms.is_multiple_of(1000) { format!("{}s", delay_ms / 1000) } else { format!("{delay_ms}ms") };
+        format!("{}{}.retry.{delay}", self.prefix, queue.name())
+    }
+
+    /// The stream of all settlement entries.
+    pub fn stream(&self) -> String {
+        format!("{}settlement.log", self.prefix)
+    }
+}
+
+struct Declaration {
+    name: String,
+    arguments: FieldTable,
+    /// (exchange, routing key)
+    bindings: Vec<(String, String)>,
+}
+
+fn table(entries: &[(&str, AMQPValue)]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (key, value) in entries {
+        table.insert((*key).into(), value.clone());
+    }
+    table
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+/// Every queue with its arguments and bindings, dead ends first so that nothing is ever routed to a missing queue.
+fn declarations(broker: &Broker) -> Vec<Declaration> {
+    let names = broker.names();
+    let limit = AMQPValue::LongLongInt(i64::from(broker.settings().max_queue_length));
+    let quorum = ("x-queue-type", text("quorum"));
+    let refuse = ("x-overflow", text("reject-publish"));
+    let at_least_once = ("x-dead-letter-strategy", text("at-least-once"));
+    let mut all = Vec::new();
+    for queue in Queue::ALL {
+        let (name, dead) = (names.queue(queue), names.dead(queue));
+        all.push(Declaration {
+            name: dead,
+            arguments: table(&[quorum.clone()]),
+            bindings: vec![(names.dead_exchange(), name.clone())],
+        });
+        let exchange = |topic: Topic| if topic.is_command() { names.commands() } else { names.events() };
+        all.push(Declaration {
+            name: name.clone(),
+            arguments: table(&[
+                quorum.clone(),
+                refuse.clone(),
+                at_least_once.clone(),
+                ("x-dead-letter-exchange", text(&names.dead_exchange())),
+                ("x-dead-letter-routing-key", text(&name)),
+                ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)),
+                ("x-max-length", limit.clone()),
+            ]),
+            bindings: queue.topics().iter().map(|topic| (exchange(*topic), topic.routing_key().to_owned())).collect(),
+        });
+        let delays = broker.settings().retry_delays_ms.iter().filter(|_| queue.has_tiers());
+        all.extend(delays.map(|delay| Declaration {
+            name: names.tier(queue, *delay),
+            arguments: table(&[
+                quorum.clone(),
+                refuse.clone(),
+                at_least_once.clone(),
+                ("x-message-ttl", AMQPValue::LongLongInt(i64::from(*delay))),
+                ("x-dead-letter-exchange", text("")),
+                ("x-dead-letter-routing-key", text(&name)),
+                ("x-max-length", limit.clone()),
+            ]),
+            bindings: Vec::new(),
+        }));
+    }
+    all.push(Declaration {
+        name: names.stream(),
+        arguments: table(&[
+            ("x-queue-type", text("stream")),
+            ("x-max-age", text(STREAM_MAX_AGE)),
+            ("x-max-length-bytes", AMQPValue::LongLongInt(STREAM_MAX_BYTES)),
+        ]),
+        bindings: vec![(names.events(), Topic::SettlementEntry.routing_key().to_owned())],
+    });
+    all
+}
+
+fn durable() -> QueueDeclareOptions {
+    QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() }
+}
+
+/// Declares everything. Safe to repeat; an existing queue with other arguments is an error that names it.
+pub async fn apply(broker: &Broker) -> Result<(), BrokerError> {
+    let connection = broker.connect("topology").await?;
+    let channel = connection.create_channel().await?;
+    let names = broker.names();
+    for exchange in [names.commands(), names.events(), names.dead_exchange()] {
+        let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        channel.exchange_declare(exchange.into(), ExchangeKind::Topic, options, FieldTable::default()).await?;
+    }
+    for queue in declarations(broker) {
+        channel.queue_declare(queue.name.clone().into(), durable(), queue.arguments).await?;
+        bind(&channel, &queue.name, &queue.bindings).await?;
+    }
+    connection.close(200, "done".into()).await?;
+    Ok(())
+}
+
+/// Asserts the bindings that commands and facts need. `mandatory` is satisfied by any one bound queue, so each
+/// publishing connection makes sure of all of them when it is opened.
+pub(super) async fn assert_bindings(channel: &Channel, broker: &Broker) -> Result<(), BrokerError> {
+    for queue in declarations(broker) {
+        bind(channel, &queue.name, &queue.bindings).await?;
+    }
+    Ok(())
+}
+
+async fn bind(channel: &Channel, queue: &str, bindings: &[(String, String)]) -> Result<(), BrokerError> {
+    for (exchange, key) in bindings {
+        let (exchange, key) = (exchange.as_str().into(), key.as_str().into());
+        channel.queue_bind(queue.into(), exchange, key, QueueBindOptions::default(), FieldTable::default()).await?;
+    }
+    Ok(())
+}
+
+/// One line of `topology verify`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// The exchange or queue.
+    pub name: String,
+    /// Whether it is as declared by this build.
+    pub ok: bool,
+    /// What is wrong.
+    pub detail: String,
+}
+
+/// Compares what exists with what this build would declare. Creates and changes nothing but missing bindings.
+pub async fn verify(broker: &Broker) -> Result<Vec<Finding>, BrokerError> {
+    let connection = broker.connect("topology").await?;
+    let mut findings = Vec::new();
+    let names = broker.names();
+    for exchange in [names.commands(), names.events(), names.dead_exchange()] {
+        // An error closes its channel, so each question has a channel of its own.
+        let channel = connection.create_channel().await?;
+        let options = ExchangeDeclareOptions { durable: true, passive: true, ..ExchangeDeclareOptions::default() };
+        let answer = channel
+            .exchange_declare(exchange.as_str().into(), ExchangeKind::Topic, options, FieldTable::default())
+            .await;
+        findings.push(finding(exchange, answer.err()));
+    }
+    for queue in declarations(broker) {
+        let channel = connection.create_channel().await?;
+        let passive = QueueDeclareOptions { passive: true, ..durable() };
+        if let Err(error) = channel.queue_declare(queue.name.as_str().into(), passive, FieldTable::default()).await {
+            findings.push(finding(queue.name, Some(error)));
+            continue;
+        }
+        // It exists, so declaring it again creates nothing and fails if an argument differs.
+        let again = channel.queue_declare(queue.name.as_str().into(), durable(), queue.arguments).await;
+        let answer = match again {
+            Ok(_) => bind(&channel, &queue.name, &queue.bindings).await.err().map(|error| match error {
+                BrokerError::Amqp(error) => error.to_string(),
+                other => other.to_string(),
+            }),
+            Err(error) => Some(error.to_string()),
+        };
+        findings.push(Finding { ok: answer.is_none(), detail: answer.unwrap_or_default(), name: queue.name });
+    }
+    connection.close(200, "done".into()).await?;
+    Ok(findings)
+}
+
+fn finding(name: String, error: Option<lapin::Error>) -> Finding {
+    Finding { name, ok: error.is_none(), detail: error.map_or_else(String::new, |error| error.to_string()) }
+}
+
+/// Messages waiting in each queue and in its dead letters: (queue, waiting, dead).
+pub async fn queue_depths(channel: &Channel, names: &Names) -> Result<Vec<(Queue, u32, u32)>, BrokerError> {
+    let mut depths = Vec::new();
+    for queue in Queue::ALL {
+        let passive = QueueDeclareOptions { passive: true, ..durable() };
+        let waiting = channel.queue_declare(names.queue(queue).into(), passive, FieldTable::default()).await?;
+        let dead = channel.queue_declare(names.dead(queue).into(), passive, FieldTable::default()).await?;
+        depths.push((queue, waiting.message_count(), dead.message_count()));
+    }
+    Ok(depths)
+}

@@ -1,0 +1,484 @@
+//! Claims: an operation is stored with our reference, its owner and `send_before` before any byte leaves (rule 3).
+
+use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    StoreError,
+    facts::{self, FactOf},
+    outbox::{self, OutboxRow},
+    status::{self, Learnt, StatusWrite},
+};
+use crate::{
+    clock,
+    payment::{Event, Money, OperationKind, PaymentCode, Status, card::DeclineReason},
+};
+
+/// A claim: leave to send one operation until `send_before`.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The operation's id.
+    pub operation: Uuid,
+    /// Its payment.
+    pub payment: Uuid,
+    /// What is asked.
+    pub kind: OperationKind,
+    /// Our reference, the acquirer's idempotency key.
+    pub reference: String,
+    /// The reference of the authorization it is about (its own, for an authorization).
+    pub original: String,
+    /// The amount.
+    pub amount: Money,
+    /// Past this nothing may be sent.
+    pub send_before: OffsetDateTime,
+    /// Whether the authorization is to take the money in the same message.
+    pub capture_at_once: bool,
+    /// `traceparent` (W3C Trace Context).
+    pub traceparent: Option<String>,
+}
+
+/// A sealed card, taken out of the store by the claim.
+#[derive(Clone)]
+pub struct SealedCard {
+    /// Its id.
+    pub id: Uuid,
+    /// Which key seals it.
+    pub kid: String,
+    /// The bill it is for.
+    pub bill: String,
+    /// The JWE.
+    pub jwe: String,
+    /// When it stops being usable.
+    pub expires_at: OffsetDateTime,
+}
+
+impl std::fmt::Debug for SealedCard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SealedCard({})", self.id)
+    }
+}
+
+/// What a claim for a payment came to.
+#[derive(Debug)]
+pub enum Claimed {
+    /// Authorize with this card.
+    Authorize(Claim, SealedCard),
+    /// Complete the challenge with what the payer came back with.
+    Complete(Claim, Vec<(String, String)>),
+    /// Capture.
+    Capture(Claim),
+    /// Somebody has it, or it is past this: acknowledge and forget.
+    NotMine,
+    /// There is no such payment.
+    NoSuchPayment,
+}
+
+/// Who claims, and for how long.
+#[derive(Debug, Clone)]
+pub struct Terms<'a> {
+    /// The process.
+    pub owner: &'a str,
+    /// Now.
+    pub now: OffsetDateTime,
+    /// Leave to send ends.
+    pub send_before: OffsetDateTime,
+    /// `resolve` may touch it from then on.
+    pub lease_until: OffsetDateTime,
+}
+
+/// A payment, locked, with what a claim must know of it.
+struct Locked {
+    id: Uuid,
+    status: Status,
+    version: i32,
+    bill: PaymentCode,
+    amount: Money,
+    acquirer: String,
+    capture_at_once: bool,
+    card_id: Uuid,
+    response: Option<Vec<(String, String)>>,
+    traceparent: Option<String>,
+    bill_awaits: bool,
+    /// The newest operation of the kind that is claimed: (id, outcome, owned).
+    existing: Option<(Uuid, Option<String>, bool)>,
+    authorization: Option<String>,
+    open: bool,
+}
+
+fn read(row: &PgRow) -> Result<Locked, StoreError> {
+    let unreadable = |what: &str| StoreError::Unreadable(format!("payment: {what}"));
+    let status: String = row.try_get("status")?;
+    let currency: String = row.try_get("currency")?;
+    let bill: String = row.try_get("bill_code")?;
+    let existing: Option<Uuid> = row.try_get("existing")?;
+    let outcome: Option<String> = row.try_get("existing_outcome")?;
+    let owned: Option<bool> = row.try_get("existing_owned")?;
+    let response: Option<serde_json::Value> = row.try_get("challenge_response")?;
+    Ok(Locked {
+        id: row.try_get("id")?,
+        status: status.parse().map_err(|_| unreadable(&status))?,
+        version: row.try_get("version")?,
+        bill: bill.parse().map_err(|_| unreadable(&bill))?,
+        amount: Money::new(row.try_get("amount_minor")?, currency.parse().map_err(|_| unreadable(&currency))?),
+        acquirer: row.try_get("acquirer")?,
+        capture_at_once: row.try_get("capture_at_once")?,
+        card_id: row.try_get("card_id")?,
+        response: response.map(serde_json::from_value).transpose().map_err(|_| unreadable("challenge_response"))?,
+        traceparent: row.try_get("traceparent")?,
+        bill_awaits: row.try_get("bill_awaits")?,
+        existing: existing.map(|id| (id, outcome, owned.unwrap_or(false))),
+        authorization: row.try_get("authorization_reference")?,
+        open: row.try_get("open")?,
+    })
+}
+
+/// Locks the payments, in one order, with the newest operation of `kind` of each.
+async fn lock(
+    transaction: &mut PgConnection,
+    payments: &[Uuid],
+    kind: OperationKind,
+) -> Result<Vec<Locked>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT p.id, p.status, p.version, p.bill_code, p.amount_minor, p.currency, p.acquirer, p.capture_at_once,
+                p.card_id, p.challenge_response, p.traceparent,
+                (b.status = 'open' OR b.paid_by = p.id) AS bill_awaits,
+                e.id AS existing, e.outcome AS existing_outcome, e.owner IS NOT NULL AS existing_owned,
+                a.reference AS authorization_reference,
+                EXISTS (SELECT FROM operation o WHERE o.payment_id = p.id AND (o.outcome IS NULL
+                        OR o.outcome = 'unknown') AND NOT o.closing) AS open
+         FROM payment p
+         JOIN bill b ON b.code = p.bill_code
+         LEFT JOIN LATERAL (SELECT id, outcome, owner FROM operation
+                            WHERE payment_id = p.id AND kind = $2 ORDER BY created_at DESC, id DESC LIMIT 1) e ON true
+         LEFT JOIN LATERAL (SELECT reference FROM operation
+                            WHERE payment_id = p.id AND kind = 'authorize' AND outcome IS DISTINCT FROM 'not_sent'
+                            LIMIT 1) a ON true
+         WHERE p.id = ANY($1)
+         ORDER BY p.id FOR NO KEY UPDATE OF p",
+    )
+    .bind(payments)
+    .bind(kind.as_str())
+    .fetch_all(transaction)
+    .await?;
+    rows.iter().map(read).collect()
+}
+
+/// An operation to insert or to claim again.
+struct NewClaim<'a> {
+    payment: &'a Locked,
+    kind: OperationKind,
+    /// An existing row that may be claimed again: the same reference, so the acquirer knows it for the same.
+    again: Option<Uuid>,
+}
+
+async fn insert_claims(
+    transaction: &mut PgConnection,
+    claims: &[NewClaim<'_>],
+    terms: &Terms<'_>,
+) -> Result<Vec<Claim>, StoreError> {
+    let mut made = Vec::with_capacity(claims.len());
+    for claim in claims {
+        let operation = claim.again.unwrap_or_else(clock::new_id);
+        let reference = operation.simple().to_string();
+        let original = match claim.kind {
+            OperationKind::Authorize => Some(reference.clone()),
+            _ => claim.payment.authorization.clone(),
+        };
+        made.push(Claim {
+            operation,
+            payment: claim.payment.id,
+            kind: claim.kind,
+            original: original.ok_or_else(|| StoreError::Unreadable("no authorization to act on".to_owned()))?,
+            reference,
+            amount: claim.payment.amount,
+            send_before: terms.send_before,
+            capture_at_once: claim.payment.capture_at_once,
+            traceparent: claim.payment.traceparent.clone(),
+        });
+    }
+    if made.is_empty() {
+        return Ok(made);
+    }
+    sqlx::query(
+        "INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer, amount_minor, currency,
+                                owner, send_before, attempts, next_attempt_at)
+         SELECT n.*, $9, $10, 1, $11
+         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
+                     $8::text[]) n
+         ON CONFLICT (id) DO UPDATE SET owner = EXCLUDED.owner, send_before = EXCLUDED.send_before,
+             attempts = operation.attempts + 1, next_attempt_at = EXCLUDED.next_attempt_at",
+    )
+    .bind(made.iter().map(|claim| claim.operation).collect::<Vec<_>>())
+    .bind(made.iter().map(|claim| claim.payment).collect::<Vec<_>>())
+    .bind(made.iter().map(|claim| claim.kind.as_str()).collect::<Vec<_>>())
+    .bind(made.iter().map(|claim| claim.reference.as_str()).collect::<Vec<_>>())
+    .bind(made.iter().map(|claim| claim.original.as_str()).collect::<Vec<_>>())
+    .bind(claims.iter().map(|claim| claim.payment.acquirer.as_str()).collect::<Vec<_>>())
+    .bind(made.iter().map(|claim| claim.amount.value).collect::<Vec<_>>())
+    .bind(made.iter().map(|claim| claim.amount.currency.to_string()).collect::<Vec<_>>())
+    .bind(terms.owner)
+    .bind(terms.send_before)
+    .bind(terms.lease_until)
+    .execute(transaction)
+    .await?;
+    Ok(made)
+}
+
+fn step(payment: &Locked, event: Event, actor: &'static str) -> Result<StatusWrite, StoreError> {
+    let to = payment.status.after(&event).map_err(|illegal| StoreError::Unreadable(illegal.to_string()))?;
+    Ok(StatusWrite {
+        payment: payment.id,
+        from: payment.status,
+        version: payment.version,
+        steps: vec![(event, to)],
+        learnt: Learnt::default(),
+        operation: None,
+        actor,
+        detail: None,
+    })
+}
+
+/// Claims authorizations, taking the sealed cards out of the store, in one transaction.
+///
+/// A payment whose card is gone (expired, or the database crashed) fails here: no operation was ever claimed, or its
+/// last one is `not_sent`, so nothing was charged (rule 4). Returns the facts of those, committed.
+pub async fn claim_authorizations(
+    pool: &PgPool,
+    payments: &[Uuid],
+    terms: &Terms<'_>,
+) -> Result<(Vec<(Uuid, Claimed)>, Vec<OutboxRow>), StoreError> {
+    let mut transaction = pool.begin().await?;
+    let rows = lock(&mut transaction, payments, OperationKind::Authorize).await?;
+    let (mut results, mut claims, mut writes, mut facts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let claimable: Vec<&Locked> = rows.iter().filter(|row| may_authorize(row)).collect();
+    let mut cards = take_cards(&mut transaction, &claimable).await?;
+    let mut taken = Vec::new();
+    for row in &claimable {
+        let card = cards.iter().position(|card| card.id == row.card_id).map(|index| cards.swap_remove(index));
+        match card.filter(|card| card.expires_at > terms.now) {
+            Some(card) => {
+                writes.push(step(row, Event::AuthorizationClaimed, "authorize")?);
+                claims.push(NewClaim { payment: row, kind: OperationKind::Authorize, again: None });
+                taken.push(card);
+            }
+            None => {
+                let mut write = step(row, Event::ProvenNotCharged, "authorize")?;
+                write.detail = Some("the sealed card was gone before it could be used".to_owned());
+                write.learnt.decline_reason = Some(DeclineReason::CardTimedOut);
+                facts.extend(facts::fact(fact_of(row, &write), "/tolom/authorize", terms.now));
+                writes.push(write);
+                results.push((row.id, Claimed::NotMine));
+            }
+        }
+    }
+    let made = insert_claims(&mut transaction, &claims, terms).await?;
+    status::write(&mut transaction, &writes).await?;
+    outbox::insert(&mut transaction, &facts).await?;
+    transaction.commit().await?;
+    results.extend(made.into_iter().zip(taken).map(|(claim, card)| (claim.payment, Claimed::Authorize(claim, card))));
+    results.extend(rows.iter().filter(|row| !may_authorize(row)).map(|row| (row.id, Claimed::NotMine)));
+    let known: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let missing = payments.iter().filter(|id| !known.contains(id));
+    results.extend(missing.map(|id| (*id, Claimed::NoSuchPayment)));
+    Ok((results, facts))
+}
+
+fn may_authorize(row: &Locked) -> bool {
+    let released = row.existing.as_ref().is_some_and(|(_, outcome, _)| outcome.as_deref() == Some("not_sent"));
+    let first = row.status == Status::Accepted && row.existing.is_none();
+    first || (row.status == Status::Authorizing && released && !row.open)
+}
+
+fn fact_of(row: &Locked, write: &StatusWrite) -> FactOf {
+    FactOf {
+        payment: row.id,
+        bill: row.bill.clone(),
+        version: write.version_after(),
+        status: write.to(),
+        amount: row.amount,
+        card: None,
+        decline_reason: write.learnt.decline_reason,
+        receipt_number: None,
+        traceparent: row.traceparent.clone(),
+    }
+}
+
+/// `DELETE ... RETURNING`: whoever gets a card is the only one that can ever use it.
+async fn take_cards(transaction: &mut PgConnection, payments: &[&Locked]) -> Result<Vec<SealedCard>, StoreError> {
+    if payments.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query("DELETE FROM sealed_card WHERE id = ANY($1) RETURNING id, kid, bill_code, jwe, expires_at")
+        .bind(payments.iter().map(|payment| payment.card_id).collect::<Vec<_>>())
+        .fetch_all(transaction)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(SealedCard {
+                id: row.try_get("id")?,
+                kid: row.try_get("kid")?,
+                bill: row.try_get("bill_code")?,
+                jwe: row.try_get("jwe")?,
+                expires_at: row.try_get("expires_at")?,
+            })
+        })
+        .collect()
+}
+
+/// Claims completions of challenges whose payers have come back.
+pub async fn claim_completions(
+    pool: &PgPool,
+    payments: &[Uuid],
+    terms: &Terms<'_>,
+) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
+    let mut transaction = pool.begin().await?;
+    let rows = lock(&mut transaction, payments, OperationKind::CompleteChallenge).await?;
+    let (mut claims, mut writes, mut responses) = (Vec::new(), Vec::new(), Vec::new());
+    for row in &rows {
+        let Some(response) = row.response.clone() else { continue };
+        match &row.existing {
+            None if row.status == Status::Challenged && !row.open => {
+                writes.push(step(row, Event::ConfirmationClaimed, "authorize")?);
+                claims.push(NewClaim { payment: row, kind: OperationKind::CompleteChallenge, again: None });
+            }
+            Some((id, None, false)) if row.status == Status::Authorizing => {
+                claims.push(NewClaim { payment: row, kind: OperationKind::CompleteChallenge, again: Some(*id) });
+            }
+            _ => continue,
+        }
+        responses.push(response);
+    }
+    let made = insert_claims(&mut transaction, &claims, terms).await?;
+    status::write(&mut transaction, &writes).await?;
+    transaction.commit().await?;
+    let made = made.into_iter().zip(responses);
+    Ok(fill(payments, &rows, made.map(|(claim, response)| (claim.payment, Claimed::Complete(claim, response)))))
+}
+
+/// Claims captures of authorizations that the books have. One whose bill was paid elsewhere meanwhile is reversed.
+pub async fn claim_captures(
+    pool: &PgPool,
+    payments: &[Uuid],
+    terms: &Terms<'_>,
+) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
+    let mut transaction = pool.begin().await?;
+    let rows = lock(&mut transaction, payments, OperationKind::Capture).await?;
+    let (mut claims, mut writes, mut reversals) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows.iter().filter(|row| row.status == Status::Authorized) {
+        match &row.existing {
+            None if row.open => {}
+            None if !row.bill_awaits => {
+                let mut write = step(row, Event::ReversalRequired, "capture")?;
+                write.detail = Some("the bill was paid by another channel".to_owned());
+                writes.push(write);
+                reversals.push(row.id);
+            }
+            None => claims.push(NewClaim { payment: row, kind: OperationKind::Capture, again: None }),
+            Some((id, None, false)) => {
+                claims.push(NewClaim { payment: row, kind: OperationKind::Capture, again: Some(*id) });
+            }
+            Some(_) => {}
+        }
+    }
+    let made = insert_claims(&mut transaction, &claims, terms).await?;
+    status::write(&mut transaction, &writes).await?;
+    open_reversals(&mut transaction, &reversals, terms.now).await?;
+    transaction.commit().await?;
+    Ok(fill(payments, &rows, made.into_iter().map(|claim| (claim.payment, Claimed::Capture(claim)))))
+}
+
+fn fill(payments: &[Uuid], rows: &[Locked], made: impl Iterator<Item = (Uuid, Claimed)>) -> Vec<(Uuid, Claimed)> {
+    let mut results: Vec<(Uuid, Claimed)> = made.collect();
+    for id in payments {
+        if !results.iter().any(|(done, _)| done == id) {
+            let known = rows.iter().any(|row| row.id == *id);
+            results.push((*id, if known { Claimed::NotMine } else { Claimed::NoSuchPayment }));
+        }
+    }
+    results
+}
+
+/// Opens reversals of the payments' authorizations, due at once; a payment has at most one.
+pub(super) async fn open_reversals(
+    transaction: &mut PgConnection,
+    payments: &[Uuid],
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    if payments.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = payments.iter().map(|_| clock::new_id()).collect();
+    sqlx::query(
+        "INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer, amount_minor, currency,
+                                next_attempt_at)
+         SELECT n.id, p.id, 'reverse', replace(n.id::text, '-', ''), a.reference, p.acquirer, p.amount_minor,
+                p.currency, $3
+         FROM unnest($1::uuid[], $2::uuid[]) n(id, payment_id)
+         JOIN payment p ON p.id = n.payment_id
+         JOIN operation a ON a.payment_id = p.id AND a.kind = 'authorize' AND a.outcome IS DISTINCT FROM 'not_sent'
+         ON CONFLICT (payment_id, kind)
+             WHERE kind <> 'refund' AND NOT (kind = 'authorize' AND outcome IS NOT DISTINCT FROM 'not_sent')
+             DO NOTHING",
+    )
+    .bind(ids)
+    .bind(payments)
+    .bind(now)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// Releases an authorization that provably was not sent: in one transaction its outcome is `not_sent` and the sealed
+/// card is back, while it has not expired. Only then can it be claimed anew, as a new operation.
+pub async fn release_authorization(
+    pool: &PgPool,
+    claim: &Claim,
+    card: &SealedCard,
+    why: &str,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let mut transaction = pool.begin().await?;
+    let released = sqlx::query(
+        "UPDATE operation SET outcome = 'not_sent', completed_at = now(), owner = NULL, detail = $2
+         WHERE id = $1 AND outcome IS NULL AND NOT closing AND send_before = $3",
+    )
+    .bind(claim.operation)
+    .bind(serde_json::json!({ "outcome": "not_sent", "why": why }))
+    .bind(claim.send_before)
+    .execute(&mut *transaction)
+    .await?;
+    if released.rows_affected() == 1 && card.expires_at > now {
+        put_back(&mut transaction, card).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Gives up a claim whose request provably was not sent; the same operation may be claimed again.
+pub async fn release(pool: &PgPool, claim: &Claim) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE operation SET owner = NULL, send_before = NULL
+         WHERE id = $1 AND outcome IS NULL AND send_before = $2",
+    )
+    .bind(claim.operation)
+    .bind(claim.send_before)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+async fn put_back(transaction: &mut PgConnection, card: &SealedCard) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO sealed_card (id, slice, bill_code, kid, jwe, expires_at)
+         VALUES ($1, (floor(extract(epoch FROM $5) / 900)::bigint % 4)::smallint, $2, $3, $4, $5)",
+    )
+    .bind(card.id)
+    .bind(&card.bill)
+    .bind(&card.kid)
+    .bind(&card.jwe)
+    .bind(card.expires_at)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}

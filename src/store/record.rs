@@ -1,0 +1,477 @@
+//! Recording: a batch of outcomes becomes statuses, journal, ledger, settlement entries, receipts, paid bills and the
+//! facts that announce them, in one transaction.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{
+    StoreError,
+    facts::{self, FactOf},
+    operations::open_reversals,
+    outbox::{self, OutboxRow},
+    status::{self, Learnt, StatusWrite},
+};
+use crate::{
+    clock,
+    contracts::{Event, OperationCompleted, SettlementEntry, Topic},
+    payment::{
+        Money, OperationKind, Outcome, PaymentCode, Status,
+        card::{DeclineReason, MaskedCard},
+        decision::{AuthorizationEnd, Decision, Known, decide},
+        ledger::{Position, Posting},
+    },
+};
+
+const SOURCE: &str = "/tolom/record";
+
+/// What became of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recorded {
+    /// Written, or absorbed.
+    Done,
+    /// Its payment has an earlier report in this batch: record it again after this one.
+    Later,
+    /// It contradicts its operation, or cannot happen: to the dead letters, with this reason.
+    Rejected(String),
+}
+
+/// What a batch came to.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// A result for each report, in order.
+    pub results: Vec<Recorded>,
+    /// Committed messages, to be handed to the relay.
+    pub announce: Vec<OutboxRow>,
+    /// Statuses that payments have entered, with the seconds since they were accepted, for the metrics.
+    pub entered: Vec<(Status, f64)>,
+}
+
+/// An operation with its payment and bill, locked.
+struct Loaded {
+    operation: Uuid,
+    payment: Uuid,
+    kind: OperationKind,
+    reference: String,
+    acquirer: String,
+    amount: Money,
+    outcome: Option<String>,
+    status: Status,
+    version: i32,
+    bill: PaymentCode,
+    agency: String,
+    service: String,
+    bill_awaits: bool,
+    position: Position,
+    reversal_exists: bool,
+    card: Option<MaskedCard>,
+    traceparent: Option<String>,
+    age_s: f64,
+}
+
+/// Records a batch. All or nothing: after an error nothing is written.
+///
+/// `unknown_until` is when `resolve` takes its first look at what is unknown.
+pub async fn record(
+    pool: &PgPool,
+    reports: &[OperationCompleted],
+    now: OffsetDateTime,
+    unknown_until: OffsetDateTime,
+) -> Result<Batch, StoreError> {
+    let mut transaction = pool.begin().await?;
+    let loaded = load(&mut transaction, reports).await?;
+    let mut batch = Batch::default();
+    let mut changes: Vec<Change<'_>> = Vec::new();
+    let mut seen = HashSet::new();
+    for report in reports {
+        let result = match loaded.get(&report.operation) {
+            None => Recorded::Rejected("there is no such operation".to_owned()),
+            Some(known) if !seen.insert(known.payment) => Recorded::Later,
+            Some(known) => match judge(known, report) {
+                Ok(decision) => {
+                    changes.push(Change { known, report, decision, receipt: None });
+                    Recorded::Done
+                }
+                Err(reason) => Recorded::Rejected(reason),
+            },
+        };
+        batch.results.push(result);
+    }
+    changes.retain(|change| change.decision != Decision::default());
+    if !changes.is_empty() {
+        write(&mut transaction, &mut changes, now, unknown_until).await?;
+        for change in &changes {
+            batch.announce.extend(change.messages(now));
+        }
+        settlement_entries(&mut transaction, &changes, now, &mut batch.announce).await?;
+        outbox::insert(&mut transaction, &batch.announce).await?;
+        batch.entered = changes.iter().filter_map(Change::entered).collect();
+    }
+    transaction.commit().await?;
+    Ok(batch)
+}
+
+/// The record worker's own check of a report, then the decision of the pure core.
+fn judge(known: &Loaded, report: &OperationCompleted) -> Result<Decision, String> {
+    if report.payment != known.payment || report.kind != known.kind || report.reference != known.reference {
+        return Err("payment, kind or reference differ from the operation's".to_owned());
+    }
+    if report.amount != known.amount {
+        return Err("amount or currency differ from the operation's".to_owned());
+    }
+    let known = Known {
+        status: known.status,
+        position: known.position,
+        bill_awaits: known.bill_awaits,
+        reversal_exists: known.reversal_exists,
+        kind: known.kind,
+        amount: known.amount,
+        outcome: known.outcome.as_deref(),
+    };
+    decide(known, &report.result).map_err(|illegal| illegal.to_string())
+}
+
+/// One report with what it does.
+struct Change<'a> {
+    known: &'a Loaded,
+    report: &'a OperationCompleted,
+    decision: Decision,
+    receipt: Option<String>,
+}
+
+impl Change<'_> {
+    fn to(&self) -> Status {
+        self.decision.steps.last().map_or(self.known.status, |(_, status)| *status)
+    }
+
+    fn entered(&self) -> Option<(Status, f64)> {
+        (self.to() != self.known.status).then(|| (self.to(), self.known.age_s))
+    }
+
+    fn status_write(&self) -> StatusWrite {
+        let mut learnt = Learnt { card: self.report.card.clone(), ..Learnt::default() };
+        let detail = match &self.report.result {
+            Outcome::Approved(approval) => {
+                learnt.authorization_code.clone_from(&approval.authorization_code);
+                learnt.rrn.clone_from(&approval.rrn);
+                self.decision.conflict.map(str::to_owned)
+            }
+            Outcome::Challenged(challenge) => {
+                learnt.challenge = Some(challenge.clone());
+                None
+            }
+            Outcome::Declined(decline) => {
+                learnt.decline_reason = Some(decline.reason);
+                decline.code.as_ref().map(|code| format!("the acquirer's code is {code}"))
+            }
+            Outcome::NotSent { why } | Outcome::Unknown { why } => Some(why.clone()),
+        };
+        if self.to() == Status::Declined && learnt.decline_reason.is_none() {
+            learnt.decline_reason = Some(DeclineReason::AuthenticationFailed);
+        }
+        StatusWrite {
+            payment: self.known.payment,
+            from: self.known.status,
+            version: self.known.version,
+            steps: self.decision.steps.clone(),
+            learnt,
+            operation: Some(self.known.operation),
+            actor: "record",
+            detail,
+        }
+    }
+
+    /// The fact of the new status.
+    fn messages(&self, now: OffsetDateTime) -> Option<OutboxRow> {
+        let write = self.status_write();
+        if write.to() == write.from {
+            return None;
+        }
+        let of = FactOf {
+            payment: self.known.payment,
+            bill: self.known.bill.clone(),
+            version: write.version_after(),
+            status: write.to(),
+            amount: self.known.amount,
+            card: self.report.card.clone().or_else(|| self.known.card.clone()),
+            decline_reason: write.learnt.decline_reason,
+            receipt_number: self.receipt.clone(),
+            traceparent: self.known.traceparent.clone(),
+        };
+        facts::fact(of, SOURCE, now)
+    }
+}
+
+async fn load(
+    transaction: &mut PgConnection,
+    reports: &[OperationCompleted],
+) -> Result<HashMap<Uuid, Loaded>, StoreError> {
+    // Payments are locked in one order; the bill is locked too, so that "paid by another channel" cannot slip in
+    // between this decision and its commit.
+    let rows = sqlx::query(
+        "SELECT o.id AS operation, o.payment_id, o.kind, o.reference, o.acquirer, o.amount_minor, o.currency,
+                o.outcome, p.status, p.version, p.bill_code, p.card_number_masked, p.card_brand, p.traceparent,
+                b.agency, b.service, (b.status = 'open' OR b.paid_by = p.id) AS bill_awaits,
+                l.held, l.captured,
+                EXISTS (SELECT FROM operation r WHERE r.payment_id = p.id AND r.kind = 'reverse') AS reversal_exists,
+                extract(epoch FROM now() - p.accepted_at)::float8 AS age_s
+         FROM operation o
+         JOIN payment p ON p.id = o.payment_id
+         JOIN bill b ON b.code = p.bill_code
+         CROSS JOIN LATERAL (
+             SELECT count(*) FILTER (WHERE kind = 'hold') > count(*) FILTER (WHERE kind = 'release') AS held,
+                    count(*) FILTER (WHERE kind = 'capture') > count(*) FILTER (WHERE kind = 'reversal') AS captured
+             FROM posting WHERE payment_id = p.id) l
+         WHERE o.id = ANY($1)
+         ORDER BY p.id, o.id FOR NO KEY UPDATE OF p, b",
+    )
+    .bind(reports.iter().map(|report| report.operation).collect::<Vec<_>>())
+    .fetch_all(transaction)
+    .await?;
+    rows.iter().map(|row| Ok((row.try_get("operation")?, loaded(row)?))).collect()
+}
+
+fn loaded(row: &PgRow) -> Result<Loaded, StoreError> {
+    let word = |column: &str| -> Result<String, StoreError> { Ok(row.try_get(column)?) };
+    let unreadable = |column: &str| StoreError::Unreadable(format!("operation: {column}"));
+    let number: Option<String> = row.try_get("card_number_masked")?;
+    let brand: Option<String> = row.try_get("card_brand")?;
+    let (held, captured): (bool, bool) = (row.try_get("held")?, row.try_get("captured")?);
+    let currency = word("currency")?.parse().map_err(|_| unreadable("currency"))?;
+    Ok(Loaded {
+        operation: row.try_get("operation")?,
+        payment: row.try_get("payment_id")?,
+        kind: word("kind")?.parse().map_err(|_| unreadable("kind"))?,
+        reference: word("reference")?,
+        acquirer: word("acquirer")?,
+        amount: Money::new(row.try_get("amount_minor")?, currency),
+        outcome: row.try_get("outcome")?,
+        status: word("status")?.parse().map_err(|_| unreadable("status"))?,
+        version: row.try_get("version")?,
+        bill: word("bill_code")?.parse().map_err(|_| unreadable("bill_code"))?,
+        agency: word("agency")?,
+        service: word("service")?,
+        bill_awaits: row.try_get("bill_awaits")?,
+        position: match (held, captured) {
+            (_, true) => Position::Captured,
+            (true, false) => Position::Held,
+            (false, false) => Position::Nothing,
+        },
+        reversal_exists: row.try_get("reversal_exists")?,
+        card: number.zip(brand).map(|(number, brand)| MaskedCard { number, brand }),
+        traceparent: row.try_get("traceparent")?,
+        age_s: row.try_get("age_s")?,
+    })
+}
+
+/// Everything but the messages; receipts get their numbers here.
+async fn write(
+    transaction: &mut PgConnection,
+    changes: &mut [Change<'_>],
+    now: OffsetDateTime,
+    unknown_until: OffsetDateTime,
+) -> Result<(), StoreError> {
+    outcomes(transaction, changes, unknown_until).await?;
+    authorization_ends(transaction, changes).await?;
+    let writes: Vec<StatusWrite> =
+        changes.iter().filter(|change| !change.decision.steps.is_empty()).map(Change::status_write).collect();
+    status::write(transaction, &writes).await?;
+    let reversals: Vec<Uuid> =
+        changes.iter().filter(|change| change.decision.reverse).map(|change| change.known.payment).collect();
+    open_reversals(transaction, &reversals, now).await?;
+    postings(transaction, changes).await?;
+    paid(transaction, changes).await
+}
+
+async fn outcomes(
+    transaction: &mut PgConnection,
+    changes: &[Change<'_>],
+    unknown_until: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let definite = |change: &Change<'_>| change.report.result.is_definite();
+    sqlx::query(
+        "UPDATE operation o SET
+             outcome = CASE WHEN n.store THEN n.outcome ELSE o.outcome END,
+             detail = CASE WHEN n.store THEN n.detail ELSE o.detail END,
+             conflict = coalesce(n.conflict, o.conflict),
+             completed_at = CASE WHEN n.store AND n.definite THEN now() ELSE o.completed_at END,
+             next_attempt_at = CASE WHEN n.store AND NOT n.definite THEN $7 ELSE o.next_attempt_at END
+         FROM unnest($1::uuid[], $2::bool[], $3::text[], $4::jsonb[], $5::text[], $6::bool[])
+              AS n(id, store, outcome, detail, conflict, definite)
+         WHERE o.id = n.id",
+    )
+    .bind(changes.iter().map(|change| change.known.operation).collect::<Vec<_>>())
+    .bind(changes.iter().map(|change| change.decision.store_outcome).collect::<Vec<_>>())
+    .bind(changes.iter().map(|change| change.report.result.as_str()).collect::<Vec<_>>())
+    .bind(changes.iter().map(|change| serde_json::json!(change.report.result)).collect::<Vec<_>>())
+    .bind(changes.iter().map(|change| change.decision.conflict).collect::<Vec<_>>())
+    .bind(changes.iter().map(definite).collect::<Vec<_>>())
+    .bind(unknown_until)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// An acknowledged reversal settles what was open of its authorization.
+async fn authorization_ends(transaction: &mut PgConnection, changes: &[Change<'_>]) -> Result<(), StoreError> {
+    let (mut payments, mut outcomes) = (Vec::new(), Vec::new());
+    for change in changes {
+        if let Some(end) = change.decision.authorization_ends {
+            payments.push(change.known.payment);
+            outcomes.push(match end {
+                AuthorizationEnd::NeverHappened => "not_sent",
+                AuthorizationEnd::WasApproved => "approved",
+            });
+        }
+    }
+    if payments.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE operation o SET outcome = n.outcome, completed_at = now()
+         FROM unnest($1::uuid[], $2::text[]) AS n(payment_id, outcome)
+         WHERE o.payment_id = n.payment_id AND o.kind IN ('authorize', 'complete_challenge')
+           AND (o.outcome IS NULL OR o.outcome = 'unknown')",
+    )
+    .bind(payments)
+    .bind(outcomes)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// The acquirer's time of a movement.
+fn acquirer_time(change: &Change<'_>) -> Option<OffsetDateTime> {
+    match &change.report.result {
+        Outcome::Approved(approval) => Some(approval.at),
+        Outcome::Challenged(_) | Outcome::Declined(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => None,
+    }
+}
+
+fn all_postings<'a>(changes: &'a [Change<'_>]) -> impl Iterator<Item = (&'a Change<'a>, &'a Posting, OffsetDateTime)> {
+    changes.iter().flat_map(|change| {
+        let at = acquirer_time(change).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        change.decision.postings.iter().map(move |posting| (change, posting, at))
+    })
+}
+
+async fn postings(transaction: &mut PgConnection, changes: &[Change<'_>]) -> Result<(), StoreError> {
+    let rows: Vec<_> = all_postings(changes).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO posting (operation_id, kind, payment_id, debit_account, credit_account, amount_minor, currency,
+                              at, day)
+         SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::text[],
+                              $8::timestamptz[], $9::date[])",
+    )
+    .bind(rows.iter().map(|(change, ..)| change.known.operation).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, posting, _)| posting.kind.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(change, ..)| change.known.payment).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, posting, _)| posting.debit.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, posting, _)| posting.credit.as_str()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, posting, _)| posting.amount.value).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(_, posting, _)| posting.amount.currency.to_string()).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(.., at)| *at).collect::<Vec<_>>())
+    .bind(rows.iter().map(|(.., at)| clock::bishkek_day(*at)).collect::<Vec<_>>())
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+/// A bill becomes paid in the transaction that records the capture, and its receipt gets its number.
+async fn paid(transaction: &mut PgConnection, changes: &mut [Change<'_>]) -> Result<(), StoreError> {
+    let captured = |change: &Change<'_>| change.to() == Status::Captured && change.known.status != Status::Captured;
+    let payments: Vec<Uuid> =
+        changes.iter().filter(|change| captured(change)).map(|change| change.known.payment).collect();
+    if payments.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "UPDATE bill b SET status = 'paid', paid_by = p.id, paid_at = now(), updated_at = now()
+         FROM payment p WHERE p.id = ANY($1) AND b.code = p.bill_code AND b.status = 'open'",
+    )
+    .bind(&payments)
+    .execute(&mut *transaction)
+    .await?;
+    let rows =
+        sqlx::query("INSERT INTO receipt (payment_id) SELECT * FROM unnest($1::uuid[]) RETURNING payment_id, number")
+            .bind(&payments)
+            .fetch_all(transaction)
+            .await?;
+    let mut numbers: HashMap<Uuid, String> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        numbers.insert(row.try_get("payment_id")?, row.try_get("number")?);
+    }
+    for change in changes {
+        change.receipt = numbers.remove(&change.known.payment);
+    }
+    Ok(())
+}
+
+/// What finance receives: one entry for each movement of money.
+async fn settlement_entries(
+    transaction: &mut PgConnection,
+    changes: &[Change<'_>],
+    now: OffsetDateTime,
+    announce: &mut Vec<OutboxRow>,
+) -> Result<(), StoreError> {
+    let moved: Vec<_> = all_postings(changes).filter(|(_, posting, _)| posting.kind.moves_money()).collect();
+    if moved.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = moved.iter().map(|_| clock::new_id()).collect();
+    for (id, (change, posting, at)) in ids.iter().zip(&moved) {
+        announce.push(settlement_entry(*id, change, posting, *at, now));
+    }
+    sqlx::query(
+        "INSERT INTO settlement_entry (id, operation_id, kind, payment_id, amount_minor, currency, day)
+         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::date[])",
+    )
+    .bind(&ids)
+    .bind(moved.iter().map(|(change, ..)| change.known.operation).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(_, posting, _)| posting.kind.as_str()).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(change, ..)| change.known.payment).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(_, posting, _)| posting.amount.value).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(_, posting, _)| posting.amount.currency.to_string()).collect::<Vec<_>>())
+    .bind(moved.iter().map(|(.., at)| clock::bishkek_day(*at)).collect::<Vec<_>>())
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
+fn settlement_entry(
+    id: Uuid,
+    change: &Change<'_>,
+    posting: &Posting,
+    at: OffsetDateTime,
+    now: OffsetDateTime,
+) -> OutboxRow {
+    let approval = match &change.report.result {
+        Outcome::Approved(approval) => Some(approval.clone()),
+        Outcome::Challenged(_) | Outcome::Declined(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => None,
+    };
+    let known = change.known;
+    let data = SettlementEntry {
+        payment: known.payment,
+        operation: known.operation,
+        bill: known.bill.clone(),
+        agency: known.agency.clone(),
+        service: known.service.clone(),
+        kind: posting.kind,
+        amount: posting.amount,
+        acquirer: known.acquirer.clone(),
+        reference: known.reference.clone(),
+        acquirer_reference: approval.as_ref().and_then(|approval| approval.acquirer_reference.clone()),
+        authorization_code: approval.as_ref().and_then(|approval| approval.authorization_code.clone()),
+        rrn: approval.and_then(|approval| approval.rrn),
+        at,
+        day: clock::bishkek_day(at).to_string(),
+    };
+    let topic = Topic::SettlementEntry;
+    let body = Event::new(topic, id, SOURCE, known.payment, now, data).to_bytes();
+    OutboxRow { id, topic, body, traceparent: known.traceparent.clone() }
+}
