@@ -185,7 +185,7 @@ async fn session(
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         channels.push(channel);
     }
-    topology::assert_bindings(&channels[0], broker).await?;
+    topology::declare(&channels[0], broker).await?;
     connected.store(true, Ordering::Relaxed);
     rebuild.reset();
     let lanes = try_join_all(channels.iter().map(|channel| lane(broker, channel, waiting)));

@@ -6,7 +6,7 @@
 
 use lapin::{
     Channel, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 use serde::Serialize;
@@ -200,23 +200,21 @@ fn durable() -> QueueDeclareOptions {
 pub async fn apply(broker: &Broker) -> Result<(), BrokerError> {
     let connection = broker.connect("topology").await?;
     let channel = connection.create_channel().await?;
+    declare(&channel, broker).await?;
+    connection.close(200, "done".into()).await?;
+    Ok(())
+}
+
+/// Declares everything on a channel. Each publishing connection does so when it is opened: `mandatory` is satisfied by
+/// any one bound queue, so all the bindings have to be made sure of, and a broker that was wiped is whole again.
+pub(super) async fn declare(channel: &Channel, broker: &Broker) -> Result<(), BrokerError> {
     let names = broker.names();
     for exchange in [names.commands(), names.events(), names.dead_exchange()] {
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         channel.exchange_declare(exchange.into(), ExchangeKind::Topic, options, FieldTable::default()).await?;
     }
     for queue in declarations(broker) {
-        channel.queue_declare(queue.name.clone().into(), durable(), queue.arguments).await?;
-        bind(&channel, &queue.name, &queue.bindings).await?;
-    }
-    connection.close(200, "done".into()).await?;
-    Ok(())
-}
-
-/// Asserts the bindings that commands and facts need. `mandatory` is satisfied by any one bound queue, so each
-/// publishing connection makes sure of all of them when it is opened.
-pub(super) async fn assert_bindings(channel: &Channel, broker: &Broker) -> Result<(), BrokerError> {
-    for queue in declarations(broker) {
+        channel.queue_declare(queue.name.as_str().into(), durable(), queue.arguments).await?;
         bind(channel, &queue.name, &queue.bindings).await?;
     }
     Ok(())
@@ -291,4 +289,22 @@ pub async fn queue_depths(channel: &Channel, names: &Names) -> Result<Vec<(Queue
         depths.push((queue, waiting.message_count(), dead.message_count()));
     }
     Ok(depths)
+}
+
+/// Looks at dead letters without taking them: up to `limit` of each queue, (queue, body). They go back when the
+/// connection closes.
+pub async fn peek_dead_letters(broker: &Broker, limit: usize) -> Result<Vec<(String, Vec<u8>)>, BrokerError> {
+    let connection = broker.connect("dead letters").await?;
+    let channel = connection.create_channel().await?;
+    let mut letters = Vec::new();
+    for queue in Queue::ALL {
+        let name = broker.names().dead(queue);
+        for _ in 0..limit {
+            let letter = channel.basic_get(name.as_str().into(), BasicGetOptions::default()).await?;
+            let Some(letter) = letter else { break };
+            letters.push((name.clone(), letter.delivery.data));
+        }
+    }
+    connection.close(200, "done".into()).await?;
+    Ok(letters)
 }

@@ -1,11 +1,13 @@
 //! All SQL. Functions take slices and work on whole sets: a batch is one statement a table and one transaction.
 
+pub mod books;
 pub mod facts;
 pub mod operations;
 pub mod outbox;
 pub mod record;
 pub mod resolve;
 pub mod status;
+pub mod verify;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 

@@ -1,0 +1,40 @@
+//! An acquirer's own books, where it lets an outsider read them (`GET /books`): what `verify` holds ours against.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use crate::config;
+
+/// A row of an acquirer's books.
+#[derive(Debug, Clone, Deserialize)]
+pub struct BookRow {
+    /// Our reference.
+    pub reference: String,
+    /// What was asked: `authorize`, `complete_challenge`, `capture`, `reverse`, `refund`.
+    pub kind: String,
+    /// Minor units.
+    pub amount: i64,
+    /// ISO 4217.
+    pub currency: String,
+    /// How it stands: `held`, `captured`, `declined`, `reversed`, `closed`, `refunded`, `challenged`, ...
+    pub state: String,
+    /// For a reversal: `nothing`, `hold` or `capture`.
+    #[serde(default)]
+    pub undone: Option<String>,
+    /// The acquirer's time.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+/// Reads the books; `None` where the acquirer has no such page.
+pub async fn read(settings: &config::Acquirer) -> Result<Option<Vec<BookRow>>, reqwest::Error> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
+    let answer = client.get(format!("{}/books", settings.url.trim_end_matches('/'))).send().await?;
+    if answer.status() == reqwest::StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    Ok(Some(answer.error_for_status()?.json().await?))
+}

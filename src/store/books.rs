@@ -1,0 +1,60 @@
+//! Figures for dashboards: what waits, what is unknown, and whether the books agree.
+
+use sqlx::{PgPool, Row};
+
+use super::StoreError;
+
+/// A look at the books.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures {
+    /// Committed messages not confirmed yet.
+    pub outbox_rows: i64,
+    /// Age of the oldest of them, seconds.
+    pub outbox_oldest_s: f64,
+    /// Age of the oldest unknown payment, seconds; zero if there is none.
+    pub oldest_unknown_s: f64,
+    /// Payments in review.
+    pub in_review: i64,
+    /// Bills with more than one payment that was taken.
+    pub bills_paid_twice: i64,
+    /// By currency: captured less given back in the ledger, and the same over settlement entries; minor units.
+    pub captured: Vec<(String, i64, i64)>,
+}
+
+/// Takes the figures.
+pub async fn figures(pool: &PgPool) -> Result<Figures, StoreError> {
+    let row = sqlx::query(
+        "SELECT (SELECT count(*) FROM outbox) AS outbox_rows,
+                (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM outbox) AS outbox_oldest,
+                (SELECT coalesce(extract(epoch FROM now() - min(updated_at)), 0)::float8 FROM payment
+                 WHERE status = 'unknown') AS oldest_unknown,
+                (SELECT count(*) FROM payment WHERE status = 'review') AS in_review,
+                (SELECT count(*) FROM (SELECT FROM payment WHERE status IN ('captured', 'settled')
+                                       GROUP BY bill_code HAVING count(*) > 1) twice) AS paid_twice",
+    )
+    .fetch_one(pool)
+    .await?;
+    let captured = sqlx::query(
+        "SELECT currency, sum(books)::bigint AS books, sum(entries)::bigint AS entries FROM (
+             SELECT currency, CASE kind WHEN 'capture' THEN amount_minor ELSE -amount_minor END AS books, 0 AS entries
+             FROM posting WHERE kind IN ('capture', 'reversal', 'refund')
+             UNION ALL
+             SELECT currency, 0, CASE kind WHEN 'capture' THEN amount_minor ELSE -amount_minor END
+             FROM settlement_entry) moved
+         GROUP BY currency",
+    )
+    .fetch_all(pool)
+    .await?;
+    let captured = captured
+        .iter()
+        .map(|row| Ok((row.try_get("currency")?, row.try_get("books")?, row.try_get("entries")?)))
+        .collect::<Result<_, StoreError>>()?;
+    Ok(Figures {
+        outbox_rows: row.try_get("outbox_rows")?,
+        outbox_oldest_s: row.try_get("outbox_oldest")?,
+        oldest_unknown_s: row.try_get("oldest_unknown")?,
+        in_review: row.try_get("in_review")?,
+        bills_paid_twice: row.try_get("paid_twice")?,
+        captured,
+    })
+}

@@ -1,0 +1,248 @@
+//! The rules of money as questions to the database. Each answers with what breaks it, and how much it looked at.
+
+use sqlx::{PgPool, Row};
+use time::{Date, OffsetDateTime};
+use uuid::Uuid;
+
+use super::StoreError;
+
+/// Offending rows that are named at most, per question.
+const NAMED: i64 = 100;
+
+/// A question.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// The rule (design, section 4).
+    pub rule: u8,
+    /// How many things the question is about: one column `checked`. `$1` is the moment before which things must be done.
+    checked: &'static str,
+    /// What breaks the rule: one text column. `$1` as above, `$2` the limit.
+    offending: &'static str,
+}
+
+/// The questions, in the order of the rules.
+pub const QUESTIONS: &[Question] = &[
+    // Ended, in review, waiting for the payer, or with an operation that resolve will look into.
+    Question {
+        rule: 1,
+        checked: "SELECT count(*) AS checked FROM payment WHERE accepted_at <= $1",
+        offending: "SELECT p.id::text || ' is still ' || p.status FROM payment p
+            WHERE p.accepted_at <= $1
+              AND p.status NOT IN ('captured', 'settled', 'declined', 'failed', 'reversed', 'review')
+              AND NOT (p.status = 'challenged' AND coalesce(p.challenge_until > now() - interval '1 minute', false))
+              AND NOT (p.status IN ('unknown', 'reversing') AND EXISTS (
+                  SELECT FROM operation o WHERE o.payment_id = p.id AND (o.outcome IS NULL OR o.outcome = 'unknown')
+                  AND NOT o.closing AND o.attempts > 0))
+            ORDER BY p.accepted_at LIMIT $2",
+    },
+    Question {
+        rule: 1,
+        checked: "SELECT count(*) AS checked FROM idempotency_key WHERE created_at <= $1",
+        offending: "SELECT k.payment_id::text || ' was answered 202 and is not stored' FROM idempotency_key k
+            WHERE k.created_at <= $1 AND NOT EXISTS (SELECT FROM payment p WHERE p.id = k.payment_id) LIMIT $2",
+    },
+    Question {
+        rule: 1,
+        checked: "SELECT count(*) AS checked FROM outbox WHERE created_at <= $1",
+        offending: "SELECT coalesce(subject, id::text) || ' waits in the outbox as ' || routing_key FROM (
+                SELECT id, routing_key, convert_from(body, 'UTF8')::json ->> 'subject' AS subject, created_at
+                FROM outbox WHERE created_at <= $1) late ORDER BY created_at LIMIT $2",
+    },
+    Question {
+        rule: 2,
+        checked: "SELECT count(*) AS checked FROM bill WHERE $1::timestamptz IS NOT NULL",
+        offending: "SELECT string_agg(p.id::text, ' and ') || ' both hold bill ' || p.bill_code FROM payment p
+            WHERE p.status NOT IN ('declined', 'failed', 'reversed') AND $1::timestamptz IS NOT NULL
+            GROUP BY p.bill_code HAVING count(*) > 1 LIMIT $2",
+    },
+    Question {
+        rule: 2,
+        checked: "SELECT count(*) AS checked FROM payment
+                  WHERE status IN ('captured', 'settled') AND $1::timestamptz IS NOT NULL",
+        offending: "SELECT p.id::text || ' is captured and its bill is ' || b.status || coalesce(' by ' || b.paid_by, '')
+            FROM payment p JOIN bill b ON b.code = p.bill_code
+            WHERE p.status IN ('captured', 'settled') AND b.paid_by IS DISTINCT FROM p.id
+              AND $1::timestamptz IS NOT NULL LIMIT $2",
+    },
+    Question {
+        rule: 2,
+        checked: "SELECT count(*) AS checked FROM bill WHERE paid_by IS NOT NULL AND $1::timestamptz IS NOT NULL",
+        offending: "SELECT p.id::text || ' paid bill ' || b.code || ' and is ' || p.status
+            FROM bill b JOIN payment p ON p.id = b.paid_by
+            WHERE p.status NOT IN ('captured', 'settled') AND $1::timestamptz IS NOT NULL LIMIT $2",
+    },
+    Question {
+        rule: 3,
+        checked: "SELECT count(*) AS checked FROM operation WHERE $1::timestamptz IS NOT NULL",
+        offending: "SELECT payment_id::text || ' has ' || count(*) || ' approved operations of kind ' || kind
+            FROM operation WHERE outcome = 'approved' AND kind <> 'refund' AND $1::timestamptz IS NOT NULL
+            GROUP BY payment_id, kind HAVING count(*) > 1 LIMIT $2",
+    },
+    Question {
+        rule: 3,
+        checked: "SELECT count(*) AS checked FROM operation WHERE conflict IS NOT NULL AND $1::timestamptz IS NOT NULL",
+        offending: "SELECT o.payment_id::text || ': ' || o.conflict FROM operation o
+            JOIN payment p ON p.id = o.payment_id
+            WHERE o.conflict IS NOT NULL AND p.status <> 'review' AND $1::timestamptz IS NOT NULL
+              AND NOT EXISTS (SELECT FROM journal j WHERE j.payment_id = p.id AND j.to_status = 'review') LIMIT $2",
+    },
+    Question {
+        rule: 4,
+        checked: "SELECT count(*) AS checked FROM payment WHERE status = 'failed' AND $1::timestamptz IS NOT NULL",
+        offending: "SELECT p.id::text || ' failed although its ' || o.kind || ' came to ' || coalesce(o.outcome, 'nothing')
+            FROM payment p JOIN operation o ON o.payment_id = p.id AND o.kind IN ('authorize', 'complete_challenge')
+            WHERE p.status = 'failed' AND o.outcome IS DISTINCT FROM 'not_sent' AND o.outcome IS DISTINCT FROM 'challenged'
+              AND NOT EXISTS (SELECT FROM operation r WHERE r.payment_id = p.id AND r.kind = 'reverse')
+              AND $1::timestamptz IS NOT NULL LIMIT $2",
+    },
+    Question {
+        rule: 5,
+        checked: "SELECT count(*) AS checked FROM journal WHERE $1::timestamptz IS NOT NULL",
+        offending: "SELECT payment_id::text || ' went from ' || from_status || ' to ' || to_status FROM journal
+            WHERE from_status IN ('declined', 'failed', 'reversed', 'settled') AND to_status <> from_status
+              AND $1::timestamptz IS NOT NULL LIMIT $2",
+    },
+    Question {
+        rule: 5,
+        checked: "SELECT count(*) AS checked FROM operation WHERE kind = 'reverse' AND $1::timestamptz IS NOT NULL",
+        offending: "SELECT o.payment_id::text || ' is ' || p.status || ' and its reversal is not acknowledged yet'
+            FROM operation o JOIN payment p ON p.id = o.payment_id
+            WHERE o.kind = 'reverse' AND o.outcome IS DISTINCT FROM 'approved' AND o.created_at <= $1
+              AND p.status IN ('declined', 'failed', 'reversed') LIMIT $2",
+    },
+    Question {
+        rule: 6,
+        checked: "SELECT count(*) AS checked FROM posting WHERE $1::timestamptz IS NOT NULL",
+        offending: "SELECT p.payment_id::text || ': no settlement entry for its ' || p.kind FROM posting p
+            WHERE p.kind IN ('capture', 'reversal', 'refund') AND $1::timestamptz IS NOT NULL
+              AND NOT EXISTS (SELECT FROM settlement_entry s WHERE s.operation_id = p.operation_id AND s.kind = p.kind
+                              AND s.amount_minor = p.amount_minor AND s.currency = p.currency AND s.day = p.day)
+            LIMIT $2",
+    },
+    Question {
+        rule: 6,
+        checked: "SELECT count(DISTINCT payment_id) AS checked FROM posting WHERE $1::timestamptz IS NOT NULL",
+        offending: "SELECT p.id::text || ' is ' || p.status || ' and the books show ' || l.taken || ' taken, '
+                    || l.held || ' held'
+            FROM payment p CROSS JOIN LATERAL (
+                SELECT coalesce(sum(CASE kind WHEN 'capture' THEN amount_minor WHEN 'reversal' THEN -amount_minor END), 0)
+                           AS taken,
+                       coalesce(sum(CASE kind WHEN 'hold' THEN amount_minor WHEN 'release' THEN -amount_minor END), 0)
+                           AS held
+                FROM posting WHERE payment_id = p.id) l
+            WHERE (p.status IN ('captured', 'settled') AND (l.taken <> p.amount_minor OR l.held <> 0)
+                OR p.status IN ('declined', 'failed', 'reversed') AND (l.taken <> 0 OR l.held <> 0)
+                   AND NOT EXISTS (SELECT FROM operation o WHERE o.payment_id = p.id AND o.kind = 'reverse'
+                                   AND o.outcome IS DISTINCT FROM 'approved'))
+              AND $1::timestamptz IS NOT NULL LIMIT $2",
+    },
+    // 13 to 19 digits in a row, in whatever may hold foreign text; the caller keeps what Luhn accepts.
+    Question {
+        rule: 7,
+        checked: "SELECT (SELECT count(*) FROM journal) + (SELECT count(*) FROM operation)
+                         + (SELECT count(*) FROM payment) AS checked WHERE $1::timestamptz IS NOT NULL",
+        offending: "SELECT payment || ': ' || place || ' holds ' || digits FROM (
+                SELECT payment_id::text AS payment, 'journal' AS place, (regexp_matches(detail, '[0-9]{13,19}', 'g'))[1] AS digits
+                FROM journal UNION ALL
+                SELECT payment_id::text, 'operation', (regexp_matches(detail::text, '[0-9]{13,19}', 'g'))[1]
+                FROM operation UNION ALL
+                SELECT id::text, 'payment', (regexp_matches(concat_ws(' ', note, card_number_masked,
+                           challenge::text, challenge_response::text), '[0-9]{13,19}', 'g'))[1]
+                FROM payment) found WHERE $1::timestamptz IS NOT NULL LIMIT $2",
+    },
+    Question {
+        rule: 7,
+        checked: "SELECT count(*) AS checked FROM sealed_card WHERE $1::timestamptz IS NOT NULL",
+        offending: "SELECT p.id::text || ' is ' || p.status || ' and its sealed card is still stored'
+            FROM sealed_card c JOIN payment p ON p.card_id = c.id
+            WHERE p.status NOT IN ('accepted', 'authorizing') AND $1::timestamptz IS NOT NULL LIMIT $2",
+    },
+    Question {
+        rule: 7,
+        checked: "SELECT count(*) AS checked FROM sealed_card WHERE $1::timestamptz IS NOT NULL",
+        offending: "SELECT 'sealed card ' || id || ' expired at ' || expires_at FROM sealed_card
+            WHERE expires_at < now() - interval '20 minutes' AND $1::timestamptz IS NOT NULL LIMIT $2",
+    },
+    Question {
+        rule: 7,
+        checked: "SELECT count(*) AS checked FROM pg_class WHERE relname ~ '^sealed_card_[0-9]$'
+                  AND $1::timestamptz IS NOT NULL",
+        offending: "SELECT relname || ' is written to the WAL' FROM pg_class
+            WHERE relname ~ '^sealed_card_[0-9]$' AND relkind = 'r' AND relpersistence <> 'u'
+              AND $1::timestamptz IS NOT NULL LIMIT $2",
+    },
+];
+
+impl Question {
+    /// Asks: how much was checked, and what breaks the rule. `before` is when things must have been done.
+    pub async fn ask(&self, pool: &PgPool, before: OffsetDateTime) -> Result<(i64, Vec<String>), StoreError> {
+        let checked: i64 = sqlx::query_scalar(self.checked).bind(before).fetch_one(pool).await?;
+        let offending = sqlx::query_scalar(self.offending).bind(before).bind(NAMED).fetch_all(pool).await?;
+        Ok((checked, offending))
+    }
+}
+
+/// What we know of a reference that stands in an acquirer's books.
+#[derive(Debug, Clone)]
+pub struct KnownReference {
+    /// Our reference.
+    pub reference: String,
+    /// The payment.
+    pub payment: Uuid,
+    /// Its bill.
+    pub bill: String,
+    /// Its status.
+    pub status: String,
+    /// The operation's kind.
+    pub kind: String,
+    /// The payment's amount, minor units.
+    pub amount_minor: i64,
+    /// Whether the payment has an operation without a definite outcome, or waits for a person.
+    pub open: bool,
+}
+
+/// Looks up references of an acquirer's books.
+pub async fn references(pool: &PgPool, references: &[String]) -> Result<Vec<KnownReference>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT o.reference, o.payment_id, p.bill_code, p.status, o.kind, p.amount_minor,
+                p.status IN ('unknown', 'review', 'authorizing', 'reversing') OR EXISTS (
+                    SELECT FROM operation x WHERE x.payment_id = p.id
+                    AND (x.outcome IS NULL OR x.outcome = 'unknown')) AS open
+         FROM operation o JOIN payment p ON p.id = o.payment_id WHERE o.reference = ANY($1)",
+    )
+    .bind(references)
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(KnownReference {
+                reference: row.try_get("reference")?,
+                payment: row.try_get("payment_id")?,
+                bill: row.try_get("bill_code")?,
+                status: row.try_get("status")?,
+                kind: row.try_get("kind")?,
+                amount_minor: row.try_get("amount_minor")?,
+                open: row.try_get("open")?,
+            })
+        })
+        .collect()
+}
+
+/// Per day and currency, over payments without an open operation: (day, currency, taken, given back) in minor units.
+pub async fn captured_by_day(pool: &PgPool) -> Result<Vec<(Date, String, i64, i64)>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT s.day, s.currency, coalesce(sum(s.amount_minor) FILTER (WHERE s.kind = 'capture'), 0)::bigint AS taken,
+                coalesce(sum(s.amount_minor) FILTER (WHERE s.kind <> 'capture'), 0)::bigint AS given_back
+         FROM settlement_entry s JOIN payment p ON p.id = s.payment_id
+         WHERE p.status NOT IN ('unknown', 'review', 'authorizing', 'reversing') AND NOT EXISTS (
+             SELECT FROM operation x WHERE x.payment_id = p.id AND (x.outcome IS NULL OR x.outcome = 'unknown'))
+         GROUP BY s.day, s.currency",
+    )
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok((row.try_get("day")?, row.try_get("currency")?, row.try_get("taken")?, row.try_get("given_back")?))
+        })
+        .collect()
+}

@@ -1,0 +1,86 @@
+//! Logs and metrics. No card data, no secrets, no bodies: only ids, statuses and reasons of our own.
+
+use std::{sync::OnceLock, time::Duration};
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::config::{self, LogFormat};
+
+/// Seconds. Explicit buckets, for a summary cannot be aggregated over processes.
+const BUCKETS: [f64; 16] =
+    [0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 10.0, 30.0, 60.0];
+
+/// How often old histogram samples are folded.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Starts logging to standard error. Repeating it changes nothing.
+pub fn log(settings: &config::Log) {
+    // lapin logs whole returned messages, bodies included.
+    let filter = format!("{},lapin=error,lapin::returned_messages=off,tower_http=warn", settings.filter);
+    let filter = EnvFilter::builder().parse_lossy(filter);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = match settings.format {
+        LogFormat::Pretty => layer.compact().boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    };
+    let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+}
+
+/// The recorder of this process; made at the first call, within a tokio runtime.
+pub fn metrics() -> &'static PrometheusHandle {
+    RECORDER.get_or_init(|| {
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
+            .and_then(PrometheusBuilder::install_recorder)
+            .expect("the buckets are not empty, and the recorder is installed once");
+        describe();
+        let upkeep = handle.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(UPKEEP);
+            loop {
+                tick.tick().await;
+                upkeep.run_upkeep();
+            }
+        });
+        handle
+    })
+}
+
+fn describe() {
+    let counters = [
+        ("tolom_payments_total", "Payments that entered a status, by outcome"),
+        ("tolom_worker_messages_total", "Messages settled, by queue and result"),
+        ("tolom_worker_panics_total", "Panics that were caught"),
+        ("tolom_published_messages_total", "Messages published, by what the broker answered"),
+        ("tolom_receipts_total", "Receipts by result"),
+        ("tolom_http_requests_total", "HTTP requests by route, method and status"),
+    ];
+    let gauges = [
+        ("tolom_worker_in_flight", "Messages received and not settled"),
+        ("tolom_consumers_alive", "Consumers of a queue in this process"),
+        ("tolom_queue_messages", "Messages waiting in a queue"),
+        ("tolom_dead_letters", "Dead letters of a queue"),
+        ("tolom_outbox_rows", "Committed messages not confirmed yet"),
+        ("tolom_outbox_oldest_age_seconds", "Age of the oldest of them"),
+        ("tolom_oldest_unknown_age_seconds", "Age of the oldest payment whose outcome is unknown"),
+        ("tolom_payments_in_review", "Payments that a person has to settle"),
+        ("tolom_broker_blocked", "1 while the broker blocks publishing"),
+        ("tolom_captured_minor", "Captured less given back, in minor units, by source and currency"),
+        ("tolom_conservation_difference_minor", "Largest difference between the sources, in minor units"),
+        ("tolom_bills_paid_twice", "Bills with more than one payment that was taken"),
+    ];
+    let histograms = [
+        ("tolom_operation_duration_seconds", "Calls to the acquirer"),
+        ("tolom_worker_duration_seconds", "Batches handled"),
+        ("tolom_stage_duration_seconds", "From the 202 to a stage of the payment"),
+        ("tolom_http_request_duration_seconds", "HTTP requests"),
+    ];
+    counters.into_iter().for_each(|(name, about)| metrics::describe_counter!(name, about));
+    gauges.into_iter().for_each(|(name, about)| metrics::describe_gauge!(name, about));
+    histograms
+        .into_iter()
+        .for_each(|(name, about)| metrics::describe_histogram!(name, metrics::Unit::Seconds, about));
+}

@@ -1,0 +1,143 @@
+//! `tolom verify`: the rules of money, held against the live database, the broker and the acquirer's own books.
+
+mod acquirer_books;
+
+use std::time::Duration;
+
+use serde::Serialize;
+use sqlx::PgPool;
+
+use crate::{
+    acquirer::books,
+    broker::{self, Broker},
+    clock::Clock,
+    config::Config,
+    payment::card::luhn,
+    store::verify::QUESTIONS,
+};
+
+/// The rules' names (design, section 4).
+const RULES: [(u8, &str); 7] = [
+    (1, "accepted is kept"),
+    (2, "a bill is paid at most once"),
+    (3, "one effect per operation"),
+    (4, "unknown is not failed"),
+    (5, "terminal absorbs"),
+    (6, "money is conserved"),
+    (7, "card data is nowhere"),
+];
+
+/// What became of a rule.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// The rule.
+    pub rule: u8,
+    /// Its name.
+    pub title: &'static str,
+    /// Whether it is kept.
+    pub ok: bool,
+    /// How many things were looked at.
+    pub checked: i64,
+    /// What breaks it, payments named.
+    pub offending: Vec<String>,
+}
+
+/// Checks every rule. Payments accepted within `grace` may still be on their way.
+///
+/// # Errors
+/// When the database, the broker or the acquirer's books cannot be read: then nothing is proven.
+pub async fn verify(
+    config: &Config,
+    pool: &PgPool,
+    broker: &Broker,
+    clock: &Clock,
+    grace: Duration,
+) -> anyhow::Result<Vec<Finding>> {
+    let mut findings: Vec<Finding> = RULES
+        .into_iter()
+        .map(|(rule, title)| Finding { rule, title, ok: true, checked: 0, offending: Vec::new() })
+        .collect();
+    let mut add = |rule: u8, checked: i64, offending: Vec<String>| {
+        let finding = &mut findings[usize::from(rule) - 1];
+        finding.checked += checked;
+        finding.offending.extend(offending);
+    };
+    // A question that finds something is asked again: what is on its way now may be done a moment later.
+    let before = clock.now() - grace;
+    for question in QUESTIONS {
+        let (checked, mut offending) = question.ask(pool, before).await?;
+        if question.rule == 7 {
+            offending.retain(|text| !has_long_digits(text) || has_card_number(text));
+        }
+        add(question.rule, checked, offending);
+    }
+    match books::read(&config.acquirer).await? {
+        Some(rows) => {
+            for (rule, checked, offending) in acquirer_books::compare(pool, &rows).await? {
+                add(rule, checked, offending);
+            }
+        }
+        None => tracing::warn!("the acquirer's books cannot be read: rules 2, 3, 4 and 6 are checked on ours alone"),
+    }
+    let (checked, offending) = dead_letters(broker).await?;
+    add(7, checked, offending);
+    for finding in &mut findings {
+        finding.ok = finding.offending.is_empty();
+    }
+    Ok(findings)
+}
+
+/// Whether every rule is kept.
+pub fn all_kept(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.ok)
+}
+
+/// The findings for people.
+pub fn table(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let mark = if finding.ok { "kept  " } else { "BROKEN" };
+        text.push_str(&format!("  {mark}  {}. {:<28} {:>7} checked\n", finding.rule, finding.title, finding.checked));
+        for offending in &finding.offending {
+            text.push_str(&format!("            {offending}\n"));
+        }
+    }
+    text
+}
+
+/// Card numbers in dead letters, which may hold whatever a foreign sender sent.
+async fn dead_letters(broker: &Broker) -> anyhow::Result<(i64, Vec<String>)> {
+    let letters = broker::peek_dead_letters(broker, 1_000).await?;
+    let offending = letters
+        .iter()
+        .filter(|(_, body)| has_card_number(&String::from_utf8_lossy(body)))
+        .map(|(queue, _)| format!("a dead letter in {queue} holds a card number"))
+        .collect();
+    Ok((i64::try_from(letters.len()).unwrap_or(i64::MAX), offending))
+}
+
+fn has_long_digits(text: &str) -> bool {
+    runs(text).any(|run| run.len() >= 13)
+}
+
+/// Whether a text holds 13 to 19 digits in a row that pass Luhn.
+fn has_card_number(text: &str) -> bool {
+    runs(text).any(|run| (13..=19).contains(&run.len()) && luhn(run))
+}
+
+fn runs(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|char: char| !char.is_ascii_digit()).filter(|run| !run.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn card_numbers_are_told_from_other_digits() {
+        assert!(has_card_number("x 4111111111111111 y"));
+        assert!(!has_card_number("411111******1111"));
+        assert!(!has_card_number("4111111111111112"));
+        assert!(!has_card_number("payment code 1100000000000001"));
+    }
+}

@@ -1,0 +1,162 @@
+//! What a worker is, and what all of them share.
+//!
+//! A worker is a file in `workers/` and a line in its registry. It reads one queue in batches and settles every
+//! message; how it waits for a database that is away, reports outcomes and calls the acquirer is the same for all.
+
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use sqlx::PgPool;
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    acquirer::{AcquirerRef, Call},
+    broker::{self, Broker, Handler, Outgoing, Publisher, Reading},
+    clock::{self, Clock},
+    config::Config,
+    contracts::{Event, OperationCompleted, Topic},
+    payment::{Outcome, card::MaskedCard},
+    relay::Relay,
+    store::{
+        StoreError,
+        operations::{Claim, Terms},
+    },
+};
+
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Everything a worker may use. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// PostgreSQL.
+    pub pool: PgPool,
+    /// RabbitMQ.
+    pub broker: Broker,
+    /// Publishes commands.
+    pub publisher: Publisher,
+    /// Publishes committed facts.
+    pub relay: Relay,
+    /// The acquirer.
+    pub acquirer: AcquirerRef,
+    /// Time.
+    pub clock: Clock,
+    /// This process, in claims.
+    pub owner: Arc<str>,
+    /// Drain when this is cancelled.
+    pub stop: CancellationToken,
+}
+
+/// A worker that reads a queue.
+pub trait Worker: Handler + Sized {
+    /// The name on the command line.
+    const NAME: &'static str;
+
+    /// How it reads its queue.
+    fn reading(config: &Config) -> Reading;
+}
+
+/// Runs a worker until its context stops, and drains it.
+pub async fn run<W: Worker>(context: Context, worker: W) {
+    let reading = W::reading(&context.config);
+    tracing::info!(worker = W::NAME, "started");
+    broker::consume(context.broker, context.publisher, reading, Arc::new(worker), context.stop).await;
+    tracing::info!(worker = W::NAME, "drained");
+}
+
+impl Context {
+    /// Repeats `work` while the database is away, so that a message waits here rather than burn deliveries; `None`
+    /// once the process is to stop.
+    pub async fn until_available<T, F>(&self, mut work: impl FnMut() -> F) -> Option<Result<T, StoreError>>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let mut pause = PAUSE;
+        loop {
+            match work().await {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "waiting for the database");
+                }
+                done => return Some(done),
+            }
+            if !self.pause(&mut pause).await {
+                return None;
+            }
+        }
+    }
+
+    /// Waits, longer each time; false once the process is to stop.
+    async fn pause(&self, pause: &mut Duration) -> bool {
+        let wait = *pause;
+        *pause = (wait * 2).min(LONGEST_PAUSE);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => true,
+            () = self.stop.cancelled() => false,
+        }
+    }
+
+    /// The terms of a claim made now.
+    pub fn terms(&self) -> Terms<'_> {
+        let now = self.clock.now();
+        let acquirer = &self.config.acquirer;
+        Terms {
+            owner: &self.owner,
+            now,
+            send_before: now + Duration::from_millis(acquirer.send_within_ms),
+            lease_until: now + acquirer.lease(),
+        }
+    }
+
+    /// When `resolve` takes its first look at an operation that is unknown from now on.
+    pub fn unknown_until(&self) -> OffsetDateTime {
+        self.clock.now() + Duration::from_millis(self.config.acquirer.grace_ms)
+    }
+
+    /// What a call of this claim carries.
+    pub fn call(&self, claim: &Claim) -> Call {
+        Call {
+            reference: claim.reference.clone(),
+            amount: claim.amount,
+            send_before: claim.send_before,
+            traceparent: claim.traceparent.clone(),
+        }
+    }
+
+    /// Publishes what a claimed operation came to, for as long as it takes. False once the process is to stop: then
+    /// the claim's lease brings the operation to `resolve`.
+    pub async fn report(&self, claim: &Claim, card: Option<MaskedCard>, result: Outcome) -> bool {
+        let id = clock::new_id();
+        let data = OperationCompleted {
+            payment: claim.payment,
+            operation: claim.operation,
+            kind: claim.kind,
+            reference: claim.reference.clone(),
+            amount: claim.amount,
+            card,
+            result,
+        };
+        let topic = Topic::OperationCompleted;
+        let body = Event::new(topic, id, "/tolom/worker", claim.payment, self.clock.now(), data).to_bytes();
+        let message = Outgoing::event(topic, id, body, claim.traceparent.clone());
+        let mut pause = PAUSE;
+        while let Err(error) = self.publisher.publish(message.clone()).await {
+            tracing::warn!(%error, payment.id = %claim.payment, "an outcome is not published yet");
+            if !self.pause(&mut pause).await {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Awaits a call to the acquirer; a panic in it is an unknown outcome, for bytes may have left.
+pub async fn unknown_if_it_panics(call: impl Future<Output = Outcome>) -> Outcome {
+    AssertUnwindSafe(call).catch_unwind().await.unwrap_or_else(|_| {
+        metrics::counter!("tolom_worker_panics_total", "worker" => "acquirer").increment(1);
+        tracing::error!("a call to the acquirer panicked");
+        Outcome::Unknown { why: "the call panicked".to_owned() }
+    })
+}

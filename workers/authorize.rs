@@ -1,0 +1,293 @@
+//! Authorize: claim, open the card, check it, call the acquirer, report.
+//!
+//! The only place where a card is in clear. The claim is committed before any byte leaves; a redelivery that finds a
+//! claim makes no call (rule 3).
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use uuid::Uuid;
+
+use crate::{
+    broker::{Handler, Message, Queue, Reading, Verdict},
+    clock,
+    config::Config,
+    contracts::{ChallengeCompleted, Event, PaymentRequested, Topic},
+    payment::{
+        Outcome,
+        card::{DeclineReason, MaskedCard},
+        operation::Decline,
+    },
+    sealing::{KeyDir, SealError, rotation},
+    store::{
+        cards,
+        operations::{self, Claim, Claimed, SealedCard},
+    },
+    worker::{Context, Worker, run as run_worker, unknown_if_it_panics},
+};
+
+const UPKEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// The worker.
+pub struct Authorize {
+    context: Context,
+    keys: Arc<KeyDir>,
+}
+
+/// Builds the worker and runs it until the context stops.
+pub async fn run(context: Context) -> anyhow::Result<()> {
+    let keys = Arc::new(KeyDir::open(&context.config.sealing.keys_dir)?);
+    let upkeep = tokio::spawn(upkeep(context.clone(), Arc::clone(&keys)));
+    run_worker(context.clone(), Authorize { context, keys }).await;
+    upkeep.await?;
+    Ok(())
+}
+
+impl Worker for Authorize {
+    const NAME: &'static str = "authorize";
+
+    fn reading(config: &Config) -> Reading {
+        let settings = &config.authorize;
+        // Slow calls must not hold up others: as many batches at once as the prefetch allows.
+        let concurrency = usize::from(settings.prefetch);
+        Reading { queue: Queue::Authorize, batch: settings.batch, prefetch: settings.prefetch, concurrency }
+    }
+}
+
+/// What a message asks for.
+enum Asked {
+    Authorize(Box<Event<PaymentRequested>>),
+    Complete(Uuid),
+}
+
+fn read(body: &[u8]) -> Result<Asked, String> {
+    let topic = Topic::of(body).map_err(|error| error.to_string())?;
+    match topic {
+        Topic::PaymentRequested => {
+            let event = Event::<PaymentRequested>::read(topic, body).map_err(|error| error.to_string())?;
+            Ok(Asked::Authorize(Box::new(event)))
+        }
+        Topic::PaymentChallengeCompleted => {
+            let event = Event::<ChallengeCompleted>::read(topic, body).map_err(|error| error.to_string())?;
+            Ok(Asked::Complete(event.data.payment))
+        }
+        other => Err(format!("`{}` is no work for this queue", other.routing_key())),
+    }
+}
+
+impl Handler for Authorize {
+    async fn handle(&self, batch: Vec<Message>) {
+        let (mut requests, mut returns) = (Vec::new(), Vec::new());
+        for message in batch {
+            match read(&message.body) {
+                Ok(Asked::Authorize(event)) => requests.push((message, event)),
+                Ok(Asked::Complete(payment)) => returns.push((message, payment)),
+                Err(reason) => message.settle(Verdict::Dead(reason)),
+            }
+        }
+        futures::join!(self.authorize(requests), self.complete(returns));
+    }
+}
+
+impl Authorize {
+    async fn authorize(&self, requests: Vec<(Message, Box<Event<PaymentRequested>>)>) {
+        if requests.is_empty() {
+            return;
+        }
+        let payments: Vec<Uuid> = requests.iter().map(|(_, event)| event.data.payment).collect();
+        let Some(mut claims) = self.claim(&payments).await else {
+            return requests.into_iter().for_each(|(message, _)| message.leave());
+        };
+        let mut work = Vec::new();
+        for (message, event) in requests {
+            match claims.remove(&event.data.payment) {
+                Some(Ok(Claimed::NoSuchPayment)) => work.push(Work::Admit(message, event)),
+                Some(Ok(claimed)) => work.push(Work::Claimed(message, claimed)),
+                Some(Err(reason)) => message.settle(Verdict::Dead(reason)),
+                // A second message of the same payment in this batch: the first one has the claim, and it is committed.
+                None => message.settle(Verdict::Done),
+            }
+        }
+        join_all(work.into_iter().map(|work| self.work(work))).await;
+    }
+
+    /// Claims a batch. A batch that the database refuses is claimed one by one, so that the poisonous one is alone.
+    async fn claim(&self, payments: &[Uuid]) -> Option<HashMap<Uuid, Result<Claimed, String>>> {
+        let mut unique = payments.to_vec();
+        unique.sort_unstable();
+        unique.dedup();
+        let mut claims = HashMap::with_capacity(unique.len());
+        let mut parts = vec![unique];
+        while let Some(part) = parts.pop() {
+            let claimed = self
+                .context
+                .until_available(|| async {
+                    operations::claim_authorizations(&self.context.pool, &part, &self.context.terms()).await
+                })
+                .await?;
+            match claimed {
+                Ok((claimed, facts)) => {
+                    self.context.relay.announce(facts);
+                    claims.extend(claimed.into_iter().map(|(payment, claimed)| (payment, Ok(claimed))));
+                }
+                Err(error) if part.len() == 1 => {
+                    claims.insert(part[0], Err(format!("{error}: {}", root(&error))));
+                }
+                Err(_) => parts.extend(part.into_iter().map(|payment| vec![payment])),
+            }
+        }
+        Some(claims)
+    }
+
+    async fn complete(&self, returns: Vec<(Message, Uuid)>) {
+        if returns.is_empty() {
+            return;
+        }
+        let mut payments: Vec<Uuid> = returns.iter().map(|(_, payment)| *payment).collect();
+        payments.sort_unstable();
+        payments.dedup();
+        let claimed = self
+            .context
+            .until_available(|| async {
+                operations::claim_completions(&self.context.pool, &payments, &self.context.terms()).await
+            })
+            .await;
+        let mut claims: HashMap<Uuid, Claimed> = match claimed {
+            None => return returns.into_iter().for_each(|(message, _)| message.leave()),
+            Some(Ok(claims)) => claims.into_iter().collect(),
+            Some(Err(error)) => {
+                let reason = format!("{error}: {}", root(&error));
+                return returns.into_iter().for_each(|(message, _)| message.settle(Verdict::Retry(reason.clone())));
+            }
+        };
+        let work = returns.into_iter().map(|(message, payment)| {
+            let claimed = claims.remove(&payment).unwrap_or(Claimed::NotMine);
+            self.work(Work::Claimed(message, claimed))
+        });
+        join_all(work).await;
+    }
+
+    async fn work(&self, work: Work) {
+        match work {
+            Work::Admit(message, event) => self.admit(message, &event).await,
+            Work::Claimed(message, Claimed::Authorize(claim, card)) => self.authorize_one(message, claim, card).await,
+            Work::Claimed(message, Claimed::Complete(claim, response)) => {
+                let call = self.context.call(&claim);
+                let acquirer = &self.context.acquirer;
+                let completed = acquirer.complete_challenge(&call, &claim.original, &response, claim.capture_at_once);
+                let outcome = unknown_if_it_panics(completed).await;
+                self.finish(message, &claim, None, outcome, None).await;
+            }
+            Work::Claimed(message, Claimed::NoSuchPayment) => {
+                message.settle(Verdict::Dead("there is no such payment".to_owned()));
+            }
+            Work::Claimed(message, Claimed::NotMine | Claimed::Capture(_)) => message.settle(Verdict::Done),
+        }
+    }
+
+    async fn authorize_one(&self, message: Message, claim: Claim, sealed: SealedCard) {
+        let (masked, outcome) = match self.open(&sealed) {
+            Opened::Refused(masked, reason) => (masked, Outcome::Declined(Decline { reason, code: None })),
+            Opened::NoKeys(why) => (None, Outcome::NotSent { why }),
+            Opened::Card(card) => {
+                let call = self.context.call(&claim);
+                let authorized = self.context.acquirer.authorize(&call, &card, claim.capture_at_once);
+                (Some(card.masked()), unknown_if_it_panics(authorized).await)
+            }
+        };
+        self.finish(message, &claim, masked, outcome, Some(sealed)).await;
+    }
+
+    /// Opens a sealed card and checks what can be known without a bank.
+    fn open(&self, sealed: &SealedCard) -> Opened {
+        let now = self.context.clock.now();
+        let Ok(bill) = sealed.bill.parse() else { return Opened::Refused(None, DeclineReason::UnreadableCard) };
+        let input = match self.keys.open_card(&sealed.jwe, &bill, now) {
+            Ok(Ok(input)) => input,
+            Ok(Err(SealError::Expired)) => return Opened::Refused(None, DeclineReason::CardTimedOut),
+            Ok(Err(_)) => return Opened::Refused(None, DeclineReason::UnreadableCard),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the sealing keys cannot be read");
+                return Opened::NoKeys("the sealing keys cannot be read".to_owned());
+            }
+        };
+        let today = clock::bishkek_day(now);
+        let month = (u16::try_from(today.year()).unwrap_or(u16::MAX), u8::from(today.month()));
+        match input.check(&self.context.config.card, month) {
+            Ok(card) => Opened::Card(card),
+            Err(reason) => Opened::Refused(input.masked(), reason),
+        }
+    }
+
+    /// Reports an outcome; what provably was not sent is released instead and tried again later.
+    async fn finish(
+        &self,
+        message: Message,
+        claim: &Claim,
+        card: Option<MaskedCard>,
+        outcome: Outcome,
+        sealed: Option<SealedCard>,
+    ) {
+        tracing::info!(payment.id = %claim.payment, kind = claim.kind.as_str(), outcome = outcome.as_str(), "called");
+        if let Outcome::NotSent { why } = outcome {
+            let (pool, now) = (&self.context.pool, self.context.clock.now());
+            let released = self
+                .context
+                .until_available(|| async {
+                    match &sealed {
+                        Some(sealed) => operations::release_authorization(pool, claim, sealed, &why, now).await,
+                        None => operations::release(pool, claim).await,
+                    }
+                })
+                .await;
+            return match released {
+                Some(Ok(())) => message.settle(Verdict::Retry(why)),
+                Some(Err(error)) => message.settle(Verdict::Dead(format!("{error}: {}", root(&error)))),
+                None => message.leave(),
+            };
+        }
+        match self.context.report(claim, card, outcome).await {
+            true => message.settle(Verdict::Done),
+            false => message.leave(),
+        }
+    }
+}
+
+enum Work {
+    Admit(Message, Box<Event<PaymentRequested>>),
+    Claimed(Message, Claimed),
+}
+
+enum Opened {
+    Card(crate::payment::card::Card),
+    Refused(Option<MaskedCard>, DeclineReason),
+    NoKeys(String),
+}
+
+fn root(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// Keeps sealing keys fresh and truncates slices of sealed cards whose time has passed.
+async fn upkeep(context: Context, keys: Arc<KeyDir>) {
+    let mut tick = tokio::time::interval(UPKEEP_EVERY);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = context.stop.cancelled() => return,
+        }
+        if context.config.sealing.rotate
+            && let Err(error) =
+                rotation::ensure_current(&context.pool, &keys, &context.config.sealing, context.clock.now()).await
+        {
+            tracing::error!(error = &error as &dyn std::error::Error, "sealing keys cannot be rotated");
+        }
+        if let Err(error) = cards::truncate_expired(&context.pool, context.clock.now()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "expired sealed cards cannot be truncated");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Capture: takes the money that is held, once the books have the authorization.
+
+use std::collections::HashMap;
+
+use futures::future::join_all;
+use uuid::Uuid;
+
+use crate::{
+    broker::{Handler, Message, Queue, Reading, Verdict},
+    config::Config,
+    contracts::{Event, PaymentFact, Topic},
+    payment::Outcome,
+    store::operations::{self, Claim, Claimed},
+    worker::{Context, Worker, run as run_worker, unknown_if_it_panics},
+};
+
+/// The worker.
+pub struct Capture {
+    context: Context,
+}
+
+/// Builds the worker and runs it until the context stops.
+pub async fn run(context: Context) -> anyhow::Result<()> {
+    run_worker(context.clone(), Capture { context }).await;
+    Ok(())
+}
+
+impl Worker for Capture {
+    const NAME: &'static str = "capture";
+
+    fn reading(config: &Config) -> Reading {
+        let settings = &config.capture;
+        let concurrency = usize::from(settings.prefetch);
+        Reading { queue: Queue::Capture, batch: settings.batch, prefetch: settings.prefetch, concurrency }
+    }
+}
+
+impl Handler for Capture {
+    async fn handle(&self, batch: Vec<Message>) {
+        let mut facts = Vec::with_capacity(batch.len());
+        for message in batch {
+            match Event::<PaymentFact>::read(Topic::PaymentAuthorized, &message.body) {
+                Ok(event) => facts.push((message, event.data.payment)),
+                Err(error) => message.settle(Verdict::Dead(error.to_string())),
+            }
+        }
+        let mut payments: Vec<Uuid> = facts.iter().map(|(_, payment)| *payment).collect();
+        payments.sort_unstable();
+        payments.dedup();
+        let context = &self.context;
+        let claimed = context
+            .until_available(|| async {
+                operations::claim_captures(&context.pool, &payments, &context.terms()).await
+            })
+            .await;
+        let mut claims: HashMap<Uuid, Claimed> = match claimed {
+            None => return facts.into_iter().for_each(|(message, _)| message.leave()),
+            Some(Ok(claims)) => claims.into_iter().collect(),
+            Some(Err(error)) => {
+                // Travelling alone from now on, the poisonous one dead-letters itself.
+                let reason = error.to_string();
+                return facts.into_iter().for_each(|(message, _)| message.settle(Verdict::Retry(reason.clone())));
+            }
+        };
+        let work = facts.into_iter().map(|(message, payment)| {
+            let claimed = claims.remove(&payment).unwrap_or(Claimed::NotMine);
+            async move {
+                match claimed {
+                    Claimed::Capture(claim) => self.capture(message, &claim).await,
+                    Claimed::NoSuchPayment => message.settle(Verdict::Dead("there is no such payment".to_owned())),
+                    Claimed::NotMine | Claimed::Authorize(..) | Claimed::Complete(..) => {
+                        message.settle(Verdict::Done);
+                    }
+                }
+            }
+        });
+        join_all(work).await;
+    }
+}
+
+impl Capture {
+    async fn capture(&self, message: Message, claim: &Claim) {
+        let context = &self.context;
+        let call = context.call(claim);
+        let outcome = unknown_if_it_panics(context.acquirer.capture(&call, &claim.original)).await;
+        tracing::info!(payment.id = %claim.payment, kind = "capture", outcome = outcome.as_str(), "called");
+        if let Outcome::NotSent { why } = outcome {
+            let released = context.until_available(|| operations::release(&context.pool, claim)).await;
+            return match released {
+                Some(Ok(())) => message.settle(Verdict::Retry(why)),
+                Some(Err(error)) => message.settle(Verdict::Retry(error.to_string())),
+                None => message.leave(),
+            };
+        }
+        match context.report(claim, None, outcome).await {
+            true => message.settle(Verdict::Done),
+            false => message.leave(),
+        }
+    }
+}

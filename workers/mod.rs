@@ -1,0 +1,31 @@
+//! The workers, one file each, read top to bottom. They do not know each other: messages are all they share.
+
+pub mod authorize;
+pub mod capture;
+pub mod receipt;
+pub mod record;
+pub mod resolve;
+
+use futures::future::BoxFuture;
+
+use crate::worker::Context;
+
+/// A worker as the command line knows it.
+#[derive(Clone, Copy)]
+pub struct Role {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// Builds it and runs it until the context stops.
+    pub run: fn(Context) -> BoxFuture<'static, anyhow::Result<()>>,
+}
+
+/// The registry: a worker is a file and a line here.
+pub const ALL: [Role; 5] = [
+    Role { name: "authorize", about: "opens sealed cards and authorizes payments", run: |c| Box::pin(authorize::run(c)) },
+    Role { name: "record", about: "records outcomes in the books", run: |c| Box::pin(record::run(c)) },
+    Role { name: "capture", about: "captures what the books hold", run: |c| Box::pin(capture::run(c)) },
+    Role { name: "receipt", about: "sends receipts", run: |c| Box::pin(receipt::run(c)) },
+    Role { name: "resolve", about: "finds out what came of unknown outcomes", run: |c| Box::pin(resolve::run(c)) },
+];

@@ -1,0 +1,161 @@
+//! Resolve: finds out what came of operations whose outcome is unknown, or whose claimer fell silent.
+//!
+//! It inquires by our own reference. "Not found" proves nothing while the request may still arrive: the reference is
+//! closed at the acquirer by a reversal first, or the adapter's finality horizon must have passed (rule 4).
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use time::OffsetDateTime;
+
+use crate::{
+    payment::{OperationKind, Outcome, operation::Inquiry},
+    store::{
+        StoreError,
+        resolve::{self, Due},
+    },
+    worker::{Context, unknown_if_it_panics},
+};
+
+/// What an attempt came to.
+enum Step {
+    /// Tell the record worker.
+    Report(Outcome),
+    /// Hand over to a reversal that closes our reference.
+    Close,
+    /// Nothing new: try again later.
+    Wait(String),
+}
+
+/// Runs until the context stops.
+pub async fn run(context: Context) -> anyhow::Result<()> {
+    tracing::info!(worker = "resolve", "started");
+    let mut tick = tokio::time::interval(Duration::from_millis(context.config.resolve.poll_ms));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = context.stop.cancelled() => break,
+        }
+        if let Err(error) = round(&context).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "resolve waits for the database");
+        }
+    }
+    tracing::info!(worker = "resolve", "drained");
+    Ok(())
+}
+
+/// One round over everything that is due.
+pub async fn round(context: &Context) -> Result<(), StoreError> {
+    let now = context.clock.now();
+    let limit = context.config.resolve.batch;
+    let stalled_before = now - Duration::from_secs(u64::from(context.config.resolve.stalled_after_s));
+    let revived = resolve::revive(&context.pool, stalled_before, now, limit).await?;
+    if !revived.is_empty() {
+        tracing::warn!(payments = revived.len(), "put stalled payments back on their way");
+    }
+    context.relay.announce(revived);
+    loop {
+        let due = resolve::take_due(&context.pool, &context.terms(), limit).await?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        for result in join_all(due.iter().map(|due| attempt(context, due))).await {
+            result?;
+        }
+        if context.stop.is_cancelled() {
+            return Ok(());
+        }
+    }
+}
+
+async fn attempt(context: &Context, due: &Due) -> Result<(), StoreError> {
+    let claim = &due.claim;
+    let step = match claim.kind {
+        OperationKind::Reverse => reverse(context, due).await,
+        OperationKind::Authorize | OperationKind::CompleteChallenge => inquire(context, due).await,
+        OperationKind::Capture => capture(context, due).await,
+        // Refunds come with their own ladder; an inquiry answers for them as for any reference.
+        OperationKind::Refund | OperationKind::Inquire => inquire(context, due).await,
+    };
+    match step {
+        Step::Report(outcome) => {
+            tracing::info!(payment.id = %claim.payment, kind = claim.kind.as_str(), outcome = outcome.as_str(), "resolved");
+            // Should the record worker not get it, the lease brings the operation here again.
+            context.report(claim, None, outcome).await;
+            Ok(())
+        }
+        Step::Close => {
+            tracing::info!(payment.id = %claim.payment, "not found: closing our reference");
+            resolve::close(&context.pool, claim, context.clock.now()).await
+        }
+        Step::Wait(why) => wait(context, due, why).await,
+    }
+}
+
+/// Asks what came of an authorization.
+async fn inquire(context: &Context, due: &Due) -> Step {
+    let age = context.clock.now() - due.created_at;
+    let finality = Duration::from_secs(3_600 * u64::from(context.config.acquirer.finality_hours));
+    match context.acquirer.inquire(&due.claim.reference).await {
+        Inquiry::Found(outcome) => Step::Report(outcome),
+        Inquiry::NotFound if age > finality => {
+            Step::Report(Outcome::NotSent { why: "not found after the acquirer's finality horizon".to_owned() })
+        }
+        Inquiry::NotFound => Step::Close,
+        Inquiry::Pending => Step::Wait("the acquirer is still working on it".to_owned()),
+        Inquiry::NoAnswer { why } => Step::Wait(why),
+    }
+}
+
+/// Asks what came of a capture; one that never arrived is sent again, with the same key.
+async fn capture(context: &Context, due: &Due) -> Step {
+    match context.acquirer.inquire(&due.claim.reference).await {
+        Inquiry::Found(outcome) => Step::Report(outcome),
+        Inquiry::NotFound => {
+            let call = context.call(&due.claim);
+            definite(unknown_if_it_panics(context.acquirer.capture(&call, &due.claim.original)).await)
+        }
+        Inquiry::Pending => Step::Wait("the acquirer is still working on it".to_owned()),
+        Inquiry::NoAnswer { why } => Step::Wait(why),
+    }
+}
+
+/// Sends a reversal, again and again until it is acknowledged; every attempt but the first is flagged as a repeat.
+async fn reverse(context: &Context, due: &Due) -> Step {
+    let call = context.call(&due.claim);
+    let repeat = due.attempts > 1;
+    definite(unknown_if_it_panics(context.acquirer.reverse(&call, &due.claim.original, repeat)).await)
+}
+
+fn definite(outcome: Outcome) -> Step {
+    match outcome {
+        Outcome::NotSent { why } | Outcome::Unknown { why } => Step::Wait(why),
+        Outcome::Approved(_) | Outcome::Challenged(_) | Outcome::Declined(_) => Step::Report(outcome),
+    }
+}
+
+/// Sets the next rung; at the ladder's end a person has to look.
+async fn wait(context: &Context, due: &Due, why: String) -> Result<(), StoreError> {
+    let now = context.clock.now();
+    let settings = &context.config.resolve;
+    let give_up = due.created_at + Duration::from_secs(3_600 * u64::from(settings.give_up_hours));
+    tracing::warn!(payment.id = %due.claim.payment, kind = due.claim.kind.as_str(), attempts = due.attempts, why, "still unknown");
+    resolve::reschedule(&context.pool, &[due.claim.operation], &[next(settings, due.attempts, now)]).await?;
+    if now > give_up {
+        let why = format!("unknown after {} attempts: {why}", due.attempts);
+        let facts = resolve::give_up(&context.pool, due, &why, now).await?;
+        context.relay.announce(facts);
+    }
+    // The payer is told the truth meanwhile: do not pay again.
+    if !due.known_unknown && due.claim.kind != OperationKind::Reverse {
+        context.report(&due.claim, None, Outcome::Unknown { why }).await;
+    }
+    Ok(())
+}
+
+fn next(settings: &crate::config::Resolve, attempts: i32, now: OffsetDateTime) -> OffsetDateTime {
+    let last = settings.schedule_s.len() - 1;
+    let rung = usize::try_from(attempts - 1).unwrap_or(0).min(last);
+    now + Duration::from_secs(u64::from(settings.schedule_s[rung]))
+}
