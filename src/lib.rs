@@ -11,5 +11,5 @@ pub mod contracts;
 pub mod live;
 pub mod payment;
 pub mod relay;
-//SIM
+pub mod simulator;
 pub mod store;

@@ -36,7 +36,7 @@ impl<'a> From<&'a Card> for CardFields<'a> {
 }
 
 /// The same body as the acquirer reads it.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AuthorizeRequest {
     pub(crate) reference: String,
