@@ -12,4 +12,5 @@ pub mod contracts;
 pub mod live;
 pub mod payment;
 pub mod relay;
+pub mod simulator;
 pub mod store;

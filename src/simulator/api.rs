@@ -1,0 +1,252 @@
+//! The simulator's HTTP side: reads requests, plays the cards' faults, writes answers.
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{ConnectInfo, DefaultBodyLimit, Path, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use super::{
+    Simulator, acs,
+    bank::{Asked, Done, Fingerprint, Plan, Refusal},
+    cards::{self, Behaviour},
+    socket::Line,
+};
+use crate::{
+    acquirer::http::wire::{self, Problem},
+    payment::Money,
+};
+
+const MAX_BODY_BYTES: usize = 64 * 1024;
+const MAX_REFERENCE: usize = 64;
+
+/// What every handler has.
+#[derive(Clone)]
+pub(super) struct App {
+    pub(super) simulator: Simulator,
+    shutdown: CancellationToken,
+}
+
+pub(super) fn router(simulator: Simulator, shutdown: CancellationToken) -> Router {
+    Router::new()
+        .route("/v1/authorizations", post(authorize))
+        .route("/v1/authorizations/{original}/challenge", post(complete))
+        .route("/v1/authorizations/{original}/captures", post(capture))
+        .route("/v1/authorizations/{original}/reversal", post(reverse))
+        .route("/v1/authorizations/{original}/refunds", post(refund))
+        .route("/v1/operations/{reference}", get(inquire))
+        .route("/books", get(|State(app): State<App>| async move { Json(app.simulator.books()) }))
+        .route("/health", get(|| async { "ok\n" }))
+        .route("/acs/{reference}", get(acs::show).post(acs::act))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "no_such_address", None) })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(App { simulator, shutdown })
+}
+
+type Answer = Result<Response, Response>;
+
+async fn authorize(
+    State(app): State<App>,
+    ConnectInfo(line): ConnectInfo<Line>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    let request: wire::AuthorizeRequest = read(&body)?;
+    check(&headers, &request.reference, request.amount)?;
+    let asked = app.asked(&headers, &request.reference, request.amount, fingerprint(&request)?);
+    let behaviour = cards::behaviour(&request.card.number);
+    app.latency().await;
+    match behaviour {
+        Behaviour::TimeoutBefore => return Ok(app.never(&line).await),
+        Behaviour::ResetBefore => return Ok(cut(&line)),
+        _ => {}
+    }
+    let options = &app.simulator.0.options;
+    let open = if behaviour == Behaviour::ShortChallenge { options.short_challenge } else { options.challenge };
+    let delay = behaviour.delay(options.slow, options.late);
+    let plan = Plan { behaviour, capture: request.capture, open, delay };
+    let done = app.simulator.bank().authorize(asked.borrow(), plan);
+    let done = done.map_err(|refusal| app.refuse(refusal, &request.reference))?;
+    if !done.fresh {
+        return Ok(operation(done));
+    }
+    match done.behaviour {
+        Behaviour::TimeoutAfter | Behaviour::Late => Ok(app.never(&line).await),
+        Behaviour::ErrorAfter => Ok(problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", None)),
+        Behaviour::ResetAfter => Ok(cut(&line)),
+        Behaviour::Slow => {
+            tokio::time::sleep(options.slow).await;
+            let done = app.simulator.bank().mature(&request.reference, app.simulator.0.clock.now(), &asked.site);
+            done.map(operation).map_err(|refusal| app.refuse(refusal, &request.reference))
+        }
+        _ => Ok(operation(done)),
+    }
+}
+
+async fn complete(State(app): State<App>, Path(original): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+    let request: wire::CompleteChallenge = read(&body)?;
+    check(&headers, &request.reference, request.amount)?;
+    let asked = app.asked(&headers, &request.reference, request.amount, fingerprint(&(&original, &request))?);
+    app.latency().await;
+    let confirmed = acs::confirms(&original, &request.response);
+    let done = app.simulator.bank().complete(asked.borrow(), &original, confirmed, request.capture);
+    done.map(operation).map_err(|refusal| app.refuse(refusal, &original))
+}
+
+async fn capture(State(app): State<App>, Path(original): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+    let request: wire::Move = read(&body)?;
+    check(&headers, &request.reference, request.amount)?;
+    let asked = app.asked(&headers, &request.reference, request.amount, fingerprint(&(&original, &request))?);
+    app.latency().await;
+    let done = app.simulator.bank().capture(asked.borrow(), &original);
+    answer_unless(Behaviour::CaptureErrorAfter, done.map_err(|refusal| app.refuse(refusal, &original))?)
+}
+
+async fn reverse(State(app): State<App>, Path(original): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+    let mut request: wire::Reverse = read(&body)?;
+    check(&headers, &request.reference, request.amount)?;
+    // A repeat says that it is one, and is the same request all the same.
+    request.repeat = false;
+    let asked = app.asked(&headers, &request.reference, request.amount, fingerprint(&(&original, &request))?);
+    app.latency().await;
+    let done = app.simulator.bank().reverse(asked.borrow(), &original);
+    answer_unless(Behaviour::ReversalErrorAfter, done.map_err(|refusal| app.refuse(refusal, &original))?)
+}
+
+async fn refund(State(app): State<App>, Path(original): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
+    let request: wire::Move = read(&body)?;
+    check(&headers, &request.reference, request.amount)?;
+    let asked = app.asked(&headers, &request.reference, request.amount, fingerprint(&(&original, &request))?);
+    app.latency().await;
+    let done = app.simulator.bank().refund(asked.borrow(), &original);
+    done.map(operation).map_err(|refusal| app.refuse(refusal, &original))
+}
+
+async fn inquire(State(app): State<App>, Path(reference): Path<String>, headers: HeaderMap) -> Answer {
+    app.latency().await;
+    let found = app.simulator.bank().inquire(&reference, app.simulator.0.clock.now(), &app.site(&headers));
+    found.map(|operation| Json(operation).into_response()).ok_or_else(|| app.refuse(Refusal::NotFound, &reference))
+}
+
+/// What the bank is asked, owned, so that the lock is never held across an await.
+struct Request {
+    reference: String,
+    amount: Money,
+    fingerprint: Fingerprint,
+    site: String,
+    clock: crate::clock::Clock,
+}
+
+impl Request {
+    fn borrow(&self) -> Asked<'_> {
+        Asked {
+            reference: &self.reference,
+            amount: self.amount,
+            fingerprint: self.fingerprint,
+            now: self.clock.now(),
+            site: &self.site,
+        }
+    }
+}
+
+impl App {
+    fn asked(&self, headers: &HeaderMap, reference: &str, amount: Money, fingerprint: Fingerprint) -> Request {
+        let clock = self.simulator.0.clock.clone();
+        Request { reference: reference.to_owned(), amount, fingerprint, site: self.site(headers), clock }
+    }
+
+    fn site(&self, headers: &HeaderMap) -> String {
+        if let Some(url) = &self.simulator.0.options.public_url {
+            return url.trim_end_matches('/').to_owned();
+        }
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        format!("http://{host}")
+    }
+
+    async fn latency(&self) {
+        let latency = self.simulator.0.options.latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+    }
+
+    /// No answer until the client gives up, or the simulator ends and the connection with it.
+    async fn never(&self, line: &Line) -> Response {
+        self.shutdown.cancelled().await;
+        cut(line)
+    }
+
+    fn refuse(&self, refusal: Refusal, reference: &str) -> Response {
+        let later = |mut response: Response, seconds: u64| {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            response
+        };
+        let wait = self.simulator.0.options.retry_after;
+        let wait = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        match refusal {
+            Refusal::InFlight => later(problem(StatusCode::CONFLICT, "in_flight", None), wait),
+            Refusal::KeyReused => problem(StatusCode::UNPROCESSABLE_ENTITY, wire::KEY_REUSED, None),
+            Refusal::NotFound => problem(StatusCode::NOT_FOUND, "not_found", Some(reference)),
+            Refusal::Busy => later(problem(StatusCode::SERVICE_UNAVAILABLE, "busy", None), wait),
+            Refusal::Full => later(problem(StatusCode::SERVICE_UNAVAILABLE, "full", None), 60),
+        }
+    }
+}
+
+fn cut(line: &Line) -> Response {
+    line.cut();
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+}
+
+/// The operation; 402 if it was declined.
+fn operation(done: Done) -> Response {
+    let declined = done.operation.state == wire::State::Declined;
+    let status = if declined { StatusCode::PAYMENT_REQUIRED } else { StatusCode::OK };
+    (status, Json(done.operation)).into_response()
+}
+
+/// The first answer of a card with this behaviour is lost in an error, though the operation is booked.
+fn answer_unless(lost: Behaviour, done: Done) -> Answer {
+    if done.fresh && done.behaviour == lost {
+        return Err(problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", None));
+    }
+    Ok(operation(done))
+}
+
+fn problem(status: StatusCode, code: &str, reference: Option<&str>) -> Response {
+    let problem = Problem {
+        title: status.canonical_reason().unwrap_or("Error").to_owned(),
+        status: status.as_u16(),
+        code: Some(code.to_owned()),
+        reference: reference.map(str::to_owned),
+    };
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
+    serde_json::from_slice(body).map_err(|_| problem(StatusCode::BAD_REQUEST, "invalid_body", None))
+}
+
+fn check(headers: &HeaderMap, reference: &str, amount: Money) -> Result<(), Response> {
+    let bad = |code| Err(problem(StatusCode::BAD_REQUEST, code, None));
+    if reference.is_empty() || reference.len() > MAX_REFERENCE {
+        return bad("invalid_reference");
+    }
+    if headers.get("idempotency-key").is_none_or(|key| key.as_bytes() != reference.as_bytes()) {
+        return bad("key_mismatch");
+    }
+    if amount.value <= 0 { bad("invalid_amount") } else { Ok(()) }
+}
+
+/// A hash of the request as it was understood; the card is in it, and cannot be had back from it.
+fn fingerprint(request: &impl Serialize) -> Result<Fingerprint, Response> {
+    let bytes = serde_json::to_vec(request).map_err(|_| problem(StatusCode::BAD_REQUEST, "invalid_body", None))?;
+    Ok(Sha256::digest(&*Zeroizing::new(bytes)).into())
+}
