@@ -11,4 +11,5 @@ pub mod contracts;
 pub mod live;
 pub mod payment;
 pub mod relay;
+pub mod services;
 pub mod store;
