@@ -42,6 +42,7 @@ impl Clock {
     }
 
     /// Now, in UTC.
+    #[expect(clippy::disallowed_methods, reason = "this is the place from which everyone else gets the time")]
     pub fn now(&self) -> OffsetDateTime {
         match &self.0 {
             None => OffsetDateTime::now_utc(),

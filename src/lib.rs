@@ -13,4 +13,5 @@ pub mod live;
 pub mod payment;
 pub mod relay;
 pub mod simulator;
+pub mod services;
 pub mod store;

@@ -1,1 +1,4 @@
-//! x
+//! The integration tests, one binary: against a real PostgreSQL and a real RabbitMQ, always.
+
+mod ops;
+mod services;
