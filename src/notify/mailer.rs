@@ -1,0 +1,318 @@
+//! Sends receipts by SMTP.
+//!
+//! A message may arrive twice, when its connection is lost between the last byte and the answer (RFC 5321, section
+//! 4.5.3.2.6), but the Message-ID is the receipt's, so that mailboxes can tell. Neither errors nor `Debug` hold an
+//! address or a text; a server's answer repeats the address, so of it only the code is kept. lettre's feature
+//! `tracing` stays off, for it logs every line that it sends.
+
+use std::{fmt, time::Duration, time::SystemTime};
+
+use futures::future::join_all;
+use lettre::{
+    Address, Message,
+    message::{
+        Mailbox, MultiPart,
+        header::{HeaderName, HeaderValue},
+    },
+};
+use tokio::sync::Semaphore;
+
+use super::{
+    Locale,
+    connections::{AddressFault, Connections},
+};
+use crate::{clock::Clock, config};
+
+/// Messages on their way at the same time, over all batches, and so connections.
+const MAX_IN_FLIGHT: usize = 8;
+/// From the moment a message gets its turn, connecting included.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// RFC 5321, section 4.5.3.1.3: a path has 256 octets, two of them its angle brackets.
+const LONGEST_ADDRESS: usize = 254;
+
+/// A receipt as a message. Made by [`Receipt::mail`](super::Receipt::mail).
+#[derive(Clone, PartialEq, Eq)]
+pub struct ReceiptMail {
+    /// The receipt's number, left part of the Message-ID.
+    pub number: String,
+    /// The payer's address, as it was typed.
+    pub to: String,
+    /// The language of the texts.
+    pub locale: Locale,
+    /// The subject.
+    pub subject: String,
+    /// The receipt as text.
+    pub text: String,
+    /// The receipt as HTML.
+    pub html: String,
+}
+
+impl fmt::Debug for ReceiptMail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceiptMail").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MailError {
+    /// May go better later; the message may even have arrived.
+    #[error("not sent, may be tried again: {0}")]
+    Transient(MailFault),
+    /// Will not go better.
+    #[error("cannot be sent: {0}")]
+    Permanent(MailFault),
+}
+
+/// What went wrong, without any word of the message or of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MailFault {
+    /// The server's reply code (RFC 5321, section 4.2).
+    #[error("the mail server answered {0}")]
+    Reply(u16),
+    /// No connection could be made, or the server did not let us in.
+    #[error("the mail server cannot be reached")]
+    Unreachable,
+    /// The connection ended, or brought what is no SMTP, before the message was answered.
+    #[error("the connection to the mail server was lost")]
+    Lost,
+    /// The message's time was up.
+    #[error("the mail server took too long")]
+    Deadline,
+    /// The payer's address is no e-mail address, or one that this server cannot take.
+    #[error("the address is no e-mail address")]
+    Address,
+    /// The receipt's number cannot stand in a Message-ID.
+    #[error("the receipt's number cannot stand in a message")]
+    Number,
+}
+
+/// Settings that no mail can be sent with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MailerError {
+    /// The server's address.
+    #[error("mail.url: {0}")]
+    Url(AddressFault),
+    /// The sender.
+    #[error("mail.from: `Name <user@domain>` is expected")]
+    From,
+    /// The right part of the Message-ID.
+    #[error("mail.domain: a domain name is expected")]
+    Domain,
+}
+
+/// Sends receipts over connections that it keeps open.
+pub struct Mailer {
+    connections: Connections,
+    from: Mailbox,
+    domain: String,
+    turns: Semaphore,
+    deadline: Duration,
+    clock: Clock,
+}
+
+impl Mailer {
+    /// A mailer by the settings. Does not connect.
+    pub fn new(mail: &config::Mail) -> Result<Self, MailerError> {
+        let is_name = |text: &str| text.split('.').all(is_id_part);
+        Ok(Self {
+            connections: Connections::new(mail.url.expose(), MAX_IN_FLIGHT).map_err(MailerError::Url)?,
+            from: mail.from.parse().map_err(|_| MailerError::From)?,
+            domain: Some(mail.domain.clone()).filter(|domain| is_name(domain)).ok_or(MailerError::Domain)?,
+            turns: Semaphore::new(MAX_IN_FLIGHT),
+            deadline: DEADLINE,
+            clock: Clock::system(),
+        })
+    }
+
+    /// The same with another deadline for each message.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Sends messages side by side; the results stand in the order of the messages.
+    pub async fn send(&self, messages: Vec<ReceiptMail>) -> Vec<Result<(), MailError>> {
+        join_all(messages.iter().map(|message| self.send_one(message))).await
+    }
+
+    async fn send_one(&self, mail: &ReceiptMail) -> Result<(), MailError> {
+        let message = self.compose(mail).map_err(MailError::Permanent)?;
+        // The semaphore is never closed.
+        let _turn = self.turns.acquire().await.map_err(|_| MailError::Transient(MailFault::Deadline))?;
+        // Past its deadline, a connection goes down with the future that owns it.
+        let sent = tokio::time::timeout(self.deadline, self.transmit(&message)).await;
+        sent.unwrap_or(Err(MailError::Transient(MailFault::Deadline)))
+    }
+
+    async fn transmit(&self, message: &Message) -> Result<(), MailError> {
+        // No answer before MAIL is about this message, so whatever it is, a later try may go better.
+        let unreachable = |error: lettre::transport::smtp::Error| {
+            MailError::Transient(reply_code(&error).map_or(MailFault::Unreachable, MailFault::Reply))
+        };
+        let mut connection = self.connections.take().await.map_err(unreachable)?;
+        connection.send(message.envelope(), &message.formatted()).await.map_err(|error| classify(&error))?;
+        self.connections.put_back(connection);
+        Ok(())
+    }
+
+    fn compose(&self, mail: &ReceiptMail) -> Result<Message, MailFault> {
+        if !is_id_part(&mail.number) {
+            return Err(MailFault::Number);
+        }
+        let mut message = Message::builder()
+            .from(self.from.clone())
+            .to(Mailbox::new(None, address(&mail.to)?))
+            .subject(mail.subject.as_str())
+            .message_id(Some(format!("<{}@{}>", mail.number, self.domain)))
+            .date(SystemTime::from(self.clock.now()))
+            .multipart(MultiPart::alternative_plain_html(mail.text.clone(), mail.html.clone()))
+            .map_err(|_| MailFault::Address)?;
+        let headers = message.headers_mut();
+        headers.insert_raw(plain_header("Content-Language", mail.locale.as_str()));
+        // RFC 3834: keeps holiday notices from answering.
+        headers.insert_raw(plain_header("Auto-Submitted", "auto-generated"));
+        Ok(message)
+    }
+}
+
+impl fmt::Debug for Mailer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailer").field("domain", &self.domain).finish_non_exhaustive()
+    }
+}
+
+/// What may stand in a Message-ID as one part of a dot-atom (RFC 5322, section 3.6.4), and needs no quoting anywhere.
+fn is_id_part(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+fn plain_header(name: &'static str, value: &str) -> HeaderValue {
+    HeaderValue::new(HeaderName::new_from_ascii_str(name), value.to_owned())
+}
+
+/// Reads the payer's address: without quoting, comments, white space and several recipients, all of which RFC 5321
+/// has room for, no payer has, and an attacker would need.
+fn address(text: &str) -> Result<Address, MailFault> {
+    let text = text.trim_matches(' ');
+    let odd = |letter: char| letter.is_control() || letter.is_whitespace() || r#""\()<>[],;:"#.contains(letter);
+    let (user, domain) = text.rsplit_once('@').ok_or(MailFault::Address)?;
+    if text.contains(odd) || text.len() > LONGEST_ADDRESS {
+        return Err(MailFault::Address);
+    }
+    // Names of other scripts travel as RFC 5890 has them, which every server takes.
+    let domain = match url::Host::parse(domain) {
+        Ok(url::Host::Domain(ascii)) => ascii,
+        Ok(url::Host::Ipv4(_) | url::Host::Ipv6(_)) | Err(_) => return Err(MailFault::Address),
+    };
+    Address::new(user, domain).map_err(|_| MailFault::Address)
+}
+
+fn reply_code(error: &lettre::transport::smtp::Error) -> Option<u16> {
+    error.status().and_then(|code| code.to_string().parse().ok())
+}
+
+/// An error of the mail transaction itself. What is no clear refusal may have been a success.
+fn classify(error: &lettre::transport::smtp::Error) -> MailError {
+    match reply_code(error) {
+        Some(code) if error.is_permanent() => MailError::Permanent(MailFault::Reply(code)),
+        Some(code) => MailError::Transient(MailFault::Reply(code)),
+        // The address needs SMTPUTF8 (RFC 6531), which the server does not have; nothing was said to it.
+        None if error.is_client() => MailError::Permanent(MailFault::Address),
+        None => MailError::Transient(MailFault::Lost),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mail_parser::MessageParser;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn mailer() -> Mailer {
+        Mailer::new(&Config::defaults().mail).unwrap()
+    }
+
+    fn mail(to: &str) -> ReceiptMail {
+        ReceiptMail {
+            number: "TLM-0000000042".into(),
+            to: to.into(),
+            locale: Locale::Ky,
+            subject: "Төлөм дүмүрчөгү № TLM-0000000042".into(),
+            text: "Төлөндү\n".into(),
+            html: "<p>Төлөндү</p>\n".into(),
+        }
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named() {
+        let with = |change: fn(&mut config::Mail)| {
+            let mut mail = Config::defaults().mail;
+            change(&mut mail);
+            Mailer::new(&mail).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(with(|_| ()), Ok(()));
+        let fault = with(|mail| mail.url = "ftp://user:hunter2@h".to_owned().into()).unwrap_err();
+        assert!(fault.starts_with("mail.url: ") && !fault.contains("hunter2"), "{fault}");
+        assert!(with(|mail| mail.from = "nobody".into()).unwrap_err().starts_with("mail.from: "));
+        assert!(with(|mail| mail.domain = "a\r\nb".into()).unwrap_err().starts_with("mail.domain: "));
+    }
+
+    #[test]
+    fn addresses_of_payers_are_read() {
+        for (text, expected) in [
+            ("payer@mail.example", "payer@mail.example"),
+            (" first.last+tag@mail.example ", "first.last+tag@mail.example"),
+            ("payer@Почта.рф", "payer@xn--80a1acny.xn--p1ai"),
+        ] {
+            assert_eq!(address(text).unwrap().to_string(), expected);
+        }
+        let long = format!("{}@mail.example", "a".repeat(300));
+        for text in [
+            "",
+            "payer",
+            "@mail.example",
+            "payer@",
+            "a@b@c.example",
+            "a b@c.example",
+            "a@[127.0.0.1]",
+            "a@127.0.0.1",
+            "<a@c.example>",
+            "a@c.example,b@c.example",
+            "a@c.example\r\nBcc: b@c.example",
+            &long,
+        ] {
+            assert_eq!(address(text), Err(MailFault::Address), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_would_break_the_message_id_is_refused() {
+        for number in ["", "a b", "a>\r\nBcc: x@y.example", "a.b", "№1"] {
+            let mail = ReceiptMail { number: number.into(), ..mail("payer@mail.example") };
+            assert_eq!(mailer().compose(&mail).map(drop), Err(MailFault::Number), "{number}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_address_or_subject_adds_a_header_or_a_recipient(
+            to in prop_oneof![any::<String>(), "[a-z@.\r\n:<>, \"]{0,40}", "[a-z.]{1,9}@[a-z\\PC]{1,9}\\.example"],
+            subject in prop_oneof![any::<String>(), "[a-zA-Z:\r\n ө<>@=?]{0,300}"],
+        ) {
+            let plain = mailer().compose(&mail("payer@mail.example")).unwrap();
+            let names = |message: &Message| {
+                let bytes = message.formatted();
+                let parsed = MessageParser::new().parse(&bytes[..]).unwrap();
+                parsed.headers().iter().map(|header| header.name().to_owned()).collect::<Vec<_>>()
+            };
+            if let Ok(message) = mailer().compose(&ReceiptMail { subject, ..mail(&to) }) {
+                prop_assert_eq!(message.envelope().to().len(), 1);
+                prop_assert_eq!(names(&message), names(&plain));
+                prop_assert!(message.formatted().is_ascii() || !to.is_ascii());
+            }
+        }
+    }
+}
