@@ -8,6 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use futures::future::join_all;
 use uuid::Uuid;
 
+use super::admission::{Admission, admit};
 use crate::{
     broker::{Handler, Message, Queue, Reading, Verdict},
     clock,
@@ -185,6 +186,23 @@ impl Authorize {
         }
     }
 
+    /// A payment we do not know: a foreign site's request, to be admitted and authorized, or refused.
+    async fn admit(&self, message: Message, event: &Event<PaymentRequested>) {
+        let payment = match admit(&self.context, event).await {
+            Admission::Admitted(payment) => payment,
+            Admission::Refused => return message.settle(Verdict::Done),
+            Admission::Later(reason) => return message.settle(Verdict::Retry(reason)),
+            Admission::Broken(reason) => return message.settle(Verdict::Dead(reason)),
+            Admission::Stopped => return message.leave(),
+        };
+        match self.claim(&[payment]).await.and_then(|mut claims| claims.remove(&payment)) {
+            Some(Ok(Claimed::Authorize(claim, card))) => self.authorize_one(message, claim, card).await,
+            Some(Ok(_)) => message.settle(Verdict::Done),
+            Some(Err(reason)) => message.settle(Verdict::Dead(reason)),
+            None => message.leave(),
+        }
+    }
+
     async fn authorize_one(&self, message: Message, claim: Claim, sealed: SealedCard) {
         let (masked, outcome) = match self.open(&sealed) {
             Opened::Refused(masked, reason) => (masked, Outcome::Declined(Decline { reason, code: None })),
@@ -286,7 +304,7 @@ async fn upkeep(context: Context, keys: Arc<KeyDir>) {
         {
             tracing::error!(error = &error as &dyn std::error::Error, "sealing keys cannot be rotated");
         }
-        if let Err(error) = cards::truncate_expired(&context.pool, context.clock.now()).await {
+        if let Err(error) = cards::truncate_past(&context.pool, &context.clock).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "expired sealed cards cannot be truncated");
         }
     }

@@ -1,5 +1,6 @@
 //! The workers, one file each, read top to bottom. They do not know each other: messages are all they share.
 
+mod admission;
 pub mod authorize;
 pub mod capture;
 pub mod receipt;
@@ -20,6 +21,9 @@ pub struct Role {
     /// Builds it and runs it until the context stops.
     pub run: fn(Context) -> BoxFuture<'static, anyhow::Result<()>>,
 }
+
+/// The role that also keeps the gauges of the books.
+pub const FIGURES_ROLE: &str = "resolve";
 
 /// The registry: a worker is a file and a line here.
 pub const ALL: [Role; 5] = [

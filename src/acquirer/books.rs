@@ -38,3 +38,20 @@ pub async fn read(settings: &config::Acquirer) -> Result<Option<Vec<BookRow>>, r
     }
     Ok(Some(answer.error_for_status()?.json().await?))
 }
+
+/// Captured less given back in a currency, minor units.
+pub fn captured(rows: &[BookRow], currency: &str) -> i64 {
+    rows.iter().filter(|row| row.currency == currency).map(BookRow::moved).sum()
+}
+
+impl BookRow {
+    /// What moved to us, minor units: positive for a capture, negative for what was given back, else nothing.
+    pub fn moved(&self) -> i64 {
+        match (self.kind.as_str(), self.state.as_str(), self.undone.as_deref()) {
+            (_, "declined", _) => 0,
+            ("capture", ..) => self.amount,
+            ("refund", ..) | ("reverse", _, Some("capture")) => -self.amount,
+            _ => 0,
+        }
+    }
+}

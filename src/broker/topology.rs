@@ -279,16 +279,34 @@ fn finding(name: String, error: Option<lapin::Error>) -> Finding {
     Finding { name, ok: error.is_none(), detail: error.map_or_else(String::new, |error| error.to_string()) }
 }
 
-/// Messages waiting in each queue and in its dead letters: (queue, waiting, dead).
-pub async fn queue_depths(channel: &Channel, names: &Names) -> Result<Vec<(Queue, u32, u32)>, BrokerError> {
-    let mut depths = Vec::new();
-    for queue in Queue::ALL {
-        let passive = QueueDeclareOptions { passive: true, ..durable() };
-        let waiting = channel.queue_declare(names.queue(queue).into(), passive, FieldTable::default()).await?;
-        let dead = channel.queue_declare(names.dead(queue).into(), passive, FieldTable::default()).await?;
-        depths.push((queue, waiting.message_count(), dead.message_count()));
+/// Watches how many messages wait.
+pub struct Depths {
+    channel: Channel,
+    names: Names,
+    // Closes with the last handle.
+    _connection: lapin::Connection,
+}
+
+impl Depths {
+    /// Opens a connection to watch on.
+    pub async fn open(broker: &Broker) -> Result<Self, BrokerError> {
+        let connection = broker.connect("depths").await?;
+        let channel = connection.create_channel().await?;
+        Ok(Self { channel, names: broker.names().clone(), _connection: connection })
     }
-    Ok(depths)
+
+    /// Messages waiting in each queue and in its dead letters: (queue, waiting, dead).
+    pub async fn read(&self) -> Result<Vec<(Queue, u32, u32)>, BrokerError> {
+        let mut depths = Vec::new();
+        for queue in Queue::ALL {
+            let passive = QueueDeclareOptions { passive: true, ..durable() };
+            let count = |name: String| self.channel.queue_declare(name.into(), passive, FieldTable::default());
+            let waiting = count(self.names.queue(queue)).await?.message_count();
+            let dead = count(self.names.dead(queue)).await?.message_count();
+            depths.push((queue, waiting, dead));
+        }
+        Ok(depths)
+    }
 }
 
 /// Looks at dead letters without taking them: up to `limit` of each queue, (queue, body). They go back when the

@@ -4,6 +4,7 @@ pub mod books;
 pub mod facts;
 pub mod operations;
 pub mod outbox;
+pub mod receipts;
 pub mod record;
 pub mod resolve;
 pub mod status;

@@ -106,11 +106,11 @@ async fn differences(
         if known.get(&row.reference).is_none_or(|reference| reference.open) {
             continue;
         }
-        let given_back = row.kind == "refund" || row.kind == "reverse" && row.undone.as_deref() == Some("capture");
-        let taken = row.kind == "capture" && row.state != "declined";
-        if taken || given_back {
+        let moved = row.moved();
+        if moved != 0 {
             let sums = theirs.entry((clock::bishkek_day(row.at), row.currency.clone())).or_default();
-            if taken { sums.0 += row.amount } else { sums.1 += row.amount }
+            sums.0 += moved.max(0);
+            sums.1 += (-moved).max(0);
         }
     }
     let mut ours = Sums::new();

@@ -1,0 +1,67 @@
+//! Keeps the gauges that need a look at the database, the broker and the acquirer's books.
+
+use std::time::Duration;
+
+use crate::{
+    acquirer::books,
+    broker::{BrokerError, Depths},
+    store::books::{Figures, figures},
+    worker::Context,
+};
+
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Looks every ten seconds until the context stops.
+pub(super) async fn keep(context: Context) {
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut connection = None;
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = context.stop.cancelled() => return,
+        }
+        match figures(&context.pool).await {
+            Ok(figures) => show(&context, &figures).await,
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures from the books"),
+        }
+        if let Err(error) = depths(&context, &mut connection).await {
+            connection = None;
+            tracing::debug!(error = &error as &dyn std::error::Error, "no figures from the broker");
+        }
+    }
+}
+
+async fn show(context: &Context, figures: &Figures) {
+    metrics::gauge!("tolom_outbox_rows").set(figures.outbox_rows as f64);
+    metrics::gauge!("tolom_outbox_oldest_age_seconds").set(figures.outbox_oldest_s);
+    metrics::gauge!("tolom_oldest_unknown_age_seconds").set(figures.oldest_unknown_s);
+    metrics::gauge!("tolom_payments_in_review").set(figures.in_review as f64);
+    metrics::gauge!("tolom_bills_paid_twice").set(figures.bills_paid_twice as f64);
+    let theirs = books::read(&context.config.acquirer).await.ok().flatten();
+    for (currency, ours, entries) in &figures.captured {
+        let theirs = theirs.as_ref().map(|rows| books::captured(rows, currency));
+        let known = [Some(*ours), Some(*entries), theirs];
+        for (source, minor) in ["books", "settlement", "acquirer"].into_iter().zip(known) {
+            if let Some(minor) = minor {
+                let labels = [("source", source.to_owned()), ("currency", currency.clone())];
+                metrics::gauge!("tolom_captured_minor", &labels).set(minor as f64);
+            }
+        }
+        let known = || known.iter().copied().flatten();
+        let difference = known().max().unwrap_or(0) - known().min().unwrap_or(0);
+        metrics::gauge!("tolom_conservation_difference_minor", "currency" => currency.clone()).set(difference as f64);
+    }
+}
+
+async fn depths(context: &Context, connection: &mut Option<Depths>) -> Result<(), BrokerError> {
+    let depths = match connection {
+        Some(depths) => depths,
+        None => connection.insert(Depths::open(&context.broker).await?),
+    };
+    for (queue, waiting, dead) in depths.read().await? {
+        metrics::gauge!("tolom_queue_messages", "queue" => queue.name()).set(f64::from(waiting));
+        metrics::gauge!("tolom_dead_letters", "queue" => queue.name()).set(f64::from(dead));
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Receipts to be sent: one sender at a time, and a mark once it is done.
+
+use std::time::Duration;
+
+use sqlx::{PgPool, Row};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::payment::{Money, PaymentCode, card::MaskedCard};
+
+/// What a receipt says, and whom it is for.
+#[derive(Clone)]
+pub struct ReceiptRow {
+    /// The payment.
+    pub payment: Uuid,
+    /// The receipt's number.
+    pub number: String,
+    /// The bill's payment code.
+    pub bill: PaymentCode,
+    /// The service.
+    pub service: String,
+    /// The applicant's full name.
+    pub applicant: String,
+    /// What was paid.
+    pub amount: Money,
+    /// The card, masked.
+    pub card: MaskedCard,
+    /// The issuer's approval code.
+    pub authorization_code: Option<String>,
+    /// Retrieval reference number.
+    pub rrn: Option<String>,
+    /// When it was captured.
+    pub paid_at: OffsetDateTime,
+    /// `ky`, `ru` or `en`.
+    pub locale: String,
+    /// The payer's address.
+    pub email: String,
+}
+
+/// What a claim of receipts came to.
+#[derive(Default)]
+pub struct Claimed {
+    /// To be sent by the caller.
+    pub mine: Vec<ReceiptRow>,
+    /// Sent already.
+    pub sent: Vec<Uuid>,
+}
+
+const COLUMNS: &str = "r.payment_id, r.number, p.bill_code, b.service, b.applicant, p.amount_minor, p.currency,
+    coalesce(p.card_number_masked, '') AS card_number, coalesce(p.card_brand, 'other') AS card_brand,
+    p.authorization_code, p.rrn, coalesce(p.captured_at, r.issued_at) AS paid_at, p.locale, p.payer_email";
+
+/// Claims receipts for sending during `lease`. Those that are in neither list are with another sender, or unknown.
+pub async fn claim(pool: &PgPool, payments: &[Uuid], lease: Duration) -> Result<Claimed, StoreError> {
+    let statement = format!(
+        "UPDATE receipt r SET sending_until = now() + make_interval(secs => $2)
+         FROM payment p JOIN bill b ON b.code = p.bill_code
+         WHERE p.id = r.payment_id AND r.payment_id = ANY($1) AND r.sent_at IS NULL
+           AND (r.sending_until IS NULL OR r.sending_until < now())
+         RETURNING {COLUMNS}"
+    );
+    let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
+        .bind(payments)
+        .bind(lease.as_secs_f64())
+        .fetch_all(pool)
+        .await?;
+    let mine = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let sent =
+        sqlx::query_scalar("SELECT payment_id FROM receipt WHERE payment_id = ANY($1) AND sent_at IS NOT NULL")
+            .bind(payments)
+            .fetch_all(pool)
+            .await?;
+    Ok(Claimed { mine, sent })
+}
+
+/// The receipt of a payment; none until it is paid.
+pub async fn of_payment(pool: &PgPool, payment: Uuid) -> Result<Option<ReceiptRow>, StoreError> {
+    let statement = format!(
+        "SELECT {COLUMNS} FROM receipt r JOIN payment p ON p.id = r.payment_id JOIN bill b ON b.code = p.bill_code
+         WHERE r.payment_id = $1"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(payment).fetch_optional(pool).await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Marks receipts as sent.
+pub async fn mark_sent(pool: &PgPool, payments: &[Uuid]) -> Result<(), StoreError> {
+    sqlx::query("UPDATE receipt SET sent_at = now(), sending_until = NULL WHERE payment_id = ANY($1)")
+        .bind(payments)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Gives claimed receipts back: they were not sent.
+pub async fn give_back(pool: &PgPool, payments: &[Uuid]) -> Result<(), StoreError> {
+    sqlx::query("UPDATE receipt SET sending_until = NULL WHERE payment_id = ANY($1) AND sent_at IS NULL")
+        .bind(payments)
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+fn read(row: &sqlx::postgres::PgRow) -> Result<ReceiptRow, StoreError> {
+    let (bill, currency): (String, String) = (row.try_get("bill_code")?, row.try_get("currency")?);
+    let unreadable = |word: &str| StoreError::Unreadable(format!("receipt: {word}"));
+    Ok(ReceiptRow {
+        payment: row.try_get("payment_id")?,
+        number: row.try_get("number")?,
+        bill: bill.parse().map_err(|_| unreadable(&bill))?,
+        service: row.try_get("service")?,
+        applicant: row.try_get("applicant")?,
+        amount: Money::new(row.try_get("amount_minor")?, currency.parse().map_err(|_| unreadable(&currency))?),
+        card: MaskedCard { number: row.try_get("card_number")?, brand: row.try_get("card_brand")? },
+        authorization_code: row.try_get("authorization_code")?,
+        rrn: row.try_get("rrn")?,
+        paid_at: row.try_get("paid_at")?,
+        locale: row.try_get("locale")?,
+        email: row.try_get("payer_email")?,
+    })
+}

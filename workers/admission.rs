@@ -1,0 +1,91 @@
+//! Admission of payments that foreign sites publish: by the intake's own rules and its own store function.
+
+use crate::{
+    broker::{Outgoing, PublishError},
+    clock,
+    config::CaptureMode,
+    contracts::{Event, ForeignRequest, PaymentRefused, PaymentRequested, Topic},
+    store::{
+        accept::{Acceptance, CardSource, NewPayment, Refusal, accept},
+        request::validate,
+    },
+    worker::Context,
+};
+
+/// What became of a foreign request.
+pub(super) enum Admission {
+    /// The payment exists now.
+    Admitted(uuid::Uuid),
+    /// Refused, and its sender told.
+    Refused,
+    /// Later it may work.
+    Later(String),
+    /// It will never work.
+    Broken(String),
+    /// The process is to stop.
+    Stopped,
+}
+
+/// Admits a request, or tells its sender why not. Idempotent by the event's source and id.
+pub(super) async fn admit(context: &Context, event: &Event<PaymentRequested>) -> Admission {
+    let Some(request) = &event.data.request else {
+        return Admission::Broken("there is no such payment, and the event holds no request".to_owned());
+    };
+    let now = context.clock.now();
+    let terms = context.config.terms_in_force(clock::bishkek_day(now));
+    let valid = validate(request.amount, &request.payer, &request.locale, &request.terms, terms);
+    if let Err(invalid) = valid {
+        return refuse(context, event, invalid.problem, &format!("{} {}", invalid.field, invalid.detail)).await;
+    }
+    let payment = new_payment(context, event, request);
+    let accepted = context.until_available(|| accept(&context.pool, now, std::slice::from_ref(&payment))).await;
+    let result = match accepted {
+        None => return Admission::Stopped,
+        Some(Err(error)) => return Admission::Broken(error.to_string()),
+        Some(Ok(mut accepted)) => {
+            context.relay.announce(accepted.outbox);
+            accepted.results.pop()
+        }
+    };
+    match result {
+        Some(Acceptance::New) => Admission::Admitted(payment.id),
+        Some(Acceptance::Replayed { payment, .. }) => Admission::Admitted(payment),
+        Some(Acceptance::Refused(refusal @ (Refusal::InFlight | Refusal::Unavailable))) => {
+            Admission::Later(refusal.detail().to_owned())
+        }
+        Some(Acceptance::Refused(refusal)) => refuse(context, event, refusal.problem(), refusal.detail()).await,
+        None => Admission::Later("the request was not answered".to_owned()),
+    }
+}
+
+fn new_payment(context: &Context, event: &Event<PaymentRequested>, request: &ForeignRequest) -> NewPayment {
+    let acquirer = &context.config.acquirer;
+    NewPayment {
+        id: event.data.payment,
+        bill: request.bill.clone(),
+        amount: request.amount,
+        card: CardSource::Stored(request.card.id),
+        payer: request.payer.clone(),
+        locale: request.locale.clone(),
+        terms: request.terms.clone(),
+        acquirer: acquirer.name.clone(),
+        capture_at_once: acquirer.capture == CaptureMode::AtAuthorization,
+        caller: event.source.clone(),
+        idempotency: None,
+        event: Some((event.source.clone(), event.id.to_string())),
+        traceparent: None,
+    }
+}
+
+async fn refuse(context: &Context, event: &Event<PaymentRequested>, reason: &str, detail: &str) -> Admission {
+    let (id, topic) = (clock::new_id(), Topic::PaymentRefused);
+    let payment = event.data.payment;
+    let data =
+        PaymentRefused { payment, request: event.id, reason: reason.to_owned(), detail: detail.to_owned() };
+    let body = Event::new(topic, id, "/tolom/authorize", payment, context.clock.now(), data).to_bytes();
+    match context.publisher.publish(Outgoing::event(topic, id, body, None)).await {
+        // That nobody listens is the foreign site's choice.
+        Ok(()) | Err(PublishError::Unroutable) => Admission::Refused,
+        Err(error) => Admission::Later(error.to_string()),
+    }
+}

@@ -1,0 +1,150 @@
+//! Receipt: tells the payer by mail, once.
+//!
+//! The receipt's row is claimed, the message goes out with the receipt's own constant `Message-ID`, and the row is
+//! marked. A crash between sending and marking may repeat it; nothing else may.
+
+use std::{collections::HashMap, time::Duration};
+
+use uuid::Uuid;
+
+use crate::{
+    broker::{Handler, Message, Queue, Reading, Verdict},
+    config::Config,
+    contracts::{Event, PaymentFact, Topic},
+    notify::{Locale, MailError, Mailer, Receipt, ReceiptMail},
+    store::receipts::{self, ReceiptRow},
+    worker::{Context, Worker, run as run_worker},
+};
+
+/// Longer than a whole batch can take to send.
+const LEASE: Duration = Duration::from_secs(300);
+
+/// The worker.
+pub struct Receipts {
+    context: Context,
+    mailer: Mailer,
+}
+
+/// Builds the worker and runs it until the context stops.
+pub async fn run(context: Context) -> anyhow::Result<()> {
+    let mailer = Mailer::new(&context.config.mail)?;
+    run_worker(context.clone(), Receipts { context, mailer }).await;
+    Ok(())
+}
+
+impl Worker for Receipts {
+    const NAME: &'static str = "receipt";
+
+    fn reading(config: &Config) -> Reading {
+        let settings = &config.receipt;
+        Reading { queue: Queue::Receipt, batch: settings.batch, prefetch: settings.prefetch, concurrency: 1 }
+    }
+}
+
+impl Handler for Receipts {
+    async fn handle(&self, batch: Vec<Message>) {
+        let mut waiting: HashMap<Uuid, Vec<Message>> = HashMap::new();
+        for message in batch {
+            match Event::<PaymentFact>::read(Topic::PaymentCaptured, &message.body) {
+                Ok(event) => waiting.entry(event.data.payment).or_default().push(message),
+                Err(error) => message.settle(Verdict::Dead(error.to_string())),
+            }
+        }
+        let payments: Vec<Uuid> = waiting.keys().copied().collect();
+        let pool = &self.context.pool;
+        let claimed = match self.context.until_available(|| receipts::claim(pool, &payments, LEASE)).await {
+            Some(Ok(claimed)) => claimed,
+            Some(Err(error)) => return settle_all(waiting, &Verdict::Retry(error.to_string())),
+            None => return waiting.into_values().flatten().for_each(Message::leave),
+        };
+        let verdicts = self.send(claimed.mine).await;
+        let sent = claimed.sent.into_iter().map(|payment| (payment, Verdict::Done));
+        for (payment, verdict) in verdicts.into_iter().chain(sent) {
+            for message in waiting.remove(&payment).into_iter().flatten() {
+                message.settle(verdict.clone());
+            }
+        }
+        settle_all(waiting, &Verdict::Retry("the receipt is with another sender, or not there".to_owned()));
+    }
+}
+
+impl Receipts {
+    /// Sends claimed receipts and marks what was sent, in one statement.
+    async fn send(&self, rows: Vec<ReceiptRow>) -> Vec<(Uuid, Verdict)> {
+        let (mut verdicts, mut payments, mut mails) = (Vec::new(), Vec::new(), Vec::new());
+        for row in rows {
+            let payment = row.payment;
+            match self.render(row) {
+                Ok(mail) => {
+                    payments.push(payment);
+                    mails.push(mail);
+                }
+                Err(reason) => verdicts.push((payment, Verdict::Dead(reason))),
+            }
+        }
+        let results = self.mailer.send(mails).await;
+        let (mut sent, mut unsent) = (Vec::new(), Vec::new());
+        for (payment, result) in payments.into_iter().zip(results) {
+            let word = match result {
+                Ok(()) => {
+                    sent.push(payment);
+                    "sent"
+                }
+                Err(error) => {
+                    unsent.push(payment);
+                    let (verdict, word) = match error {
+                        MailError::Transient(_) => (Verdict::Retry(error.to_string()), "retry"),
+                        MailError::Permanent(_) => (Verdict::Dead(error.to_string()), "refused"),
+                    };
+                    verdicts.push((payment, verdict));
+                    word
+                }
+            };
+            metrics::counter!("tolom_receipts_total", "result" => word).increment(1);
+        }
+        let context = &self.context;
+        if !sent.is_empty() {
+            let marked = context.until_available(|| receipts::mark_sent(&context.pool, &sent)).await;
+            let verdict = match marked {
+                Some(Ok(())) => Verdict::Done,
+                Some(Err(error)) => Verdict::Retry(error.to_string()),
+                None => Verdict::Retry("stopped before the receipt was marked".to_owned()),
+            };
+            verdicts.extend(sent.into_iter().map(|payment| (payment, verdict.clone())));
+        }
+        if !unsent.is_empty() {
+            // Should this fail, the lease ends on its own.
+            let _ = receipts::give_back(&context.pool, &unsent).await;
+        }
+        verdicts
+    }
+
+    fn render(&self, row: ReceiptRow) -> Result<ReceiptMail, String> {
+        let config = &self.context.config;
+        let email = row.email.clone();
+        let receipt = receipt(row);
+        receipt.mail(&email, &config.operator, &config.intake.public_url).map_err(|error| error.to_string())
+    }
+}
+
+/// The receipt of a row.
+fn receipt(row: ReceiptRow) -> Receipt {
+    Receipt {
+        number: row.number,
+        payment: row.payment,
+        bill: row.bill,
+        service: row.service,
+        applicant: row.applicant,
+        amount: row.amount,
+        card: row.card,
+        authorization_code: row.authorization_code,
+        rrn: row.rrn,
+        paid_at: row.paid_at,
+        // The table's own check allows no other.
+        locale: row.locale.parse().unwrap_or(Locale::Ky),
+    }
+}
+
+fn settle_all(waiting: HashMap<Uuid, Vec<Message>>, verdict: &Verdict) {
+    waiting.into_values().flatten().for_each(|message| message.settle(verdict.clone()));
+}
