@@ -1,1 +1,3 @@
-//! x
+//! Tests over real sockets, one binary.
+
+mod receipts;
