@@ -17,8 +17,12 @@ use uuid::Uuid;
 const PUBLIC_URL: &str = "https://pay.example";
 
 fn mailer(smtp: std::net::SocketAddr) -> Mailer {
+    mailer_to(format!("smtp://{smtp}"))
+}
+
+fn mailer_to(url: String) -> Mailer {
     let mut mail = Config::defaults().mail;
-    mail.url = format!("smtp://{smtp}").into();
+    mail.url = url.into();
     Mailer::new(&mail).unwrap()
 }
 
@@ -174,6 +178,16 @@ async fn a_server_that_is_not_there_is_transient() {
         tokio::task::yield_now().await;
     }
     assert_eq!(mailer(address).send(one(1)).await, [Err(MailError::Transient(MailFault::Unreachable))]);
+}
+
+#[tokio::test]
+async fn a_server_without_tls_gets_nothing_where_tls_is_required() {
+    let catcher = MailCatcher::start("127.0.0.1:0").await.unwrap();
+    let address = catcher.smtp_addr();
+    for url in [format!("smtp://{address}?tls=required"), format!("smtps://{address}")] {
+        assert_eq!(mailer_to(url).send(one(1)).await, [Err(MailError::Transient(MailFault::Unreachable))]);
+    }
+    assert!(catcher.messages().is_empty());
 }
 
 #[tokio::test]
