@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod contracts;
 pub mod live;
+pub mod mail_catcher;
 pub mod notify;
 pub mod payment;
 pub mod relay;

@@ -91,6 +91,7 @@ impl Connections {
     /// Keeps a connection whose last message was answered.
     pub(super) fn put_back(&self, connection: AsyncSmtpConnection) {
         let mut idle = self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        idle.retain(|(_, since)| since.elapsed() < KEEP_IDLE);
         if idle.len() < self.keep {
             idle.push((connection, Instant::now()));
         }

@@ -15,7 +15,9 @@ use krilla::{
     surface::Surface,
     text::{Font, TextDirection},
 };
-use ttf_parser::Face;
+use skrifa::{
+    FontRef, GlyphId, MetadataProvider, charmap::Charmap, instance::LocationRef, instance::Size, metrics::GlyphMetrics,
+};
 
 use super::receipt::{Receipt, RenderError, Row, Words};
 use crate::clock::BISHKEK;
@@ -23,7 +25,10 @@ use crate::clock::BISHKEK;
 static FONT_FILE: &[u8] = include_bytes!("fonts/DejaVuSans-subset.ttf");
 static FONT: LazyLock<Option<Typeface>> = LazyLock::new(|| {
     let font = Font::new(FONT_FILE.into(), 0)?;
-    Some(Typeface { font, face: Face::parse(FONT_FILE, 0).ok()? })
+    let read = FontRef::new(FONT_FILE).ok()?;
+    // A size of one unit gives advances in ems.
+    let metrics = read.glyph_metrics(Size::new(1.0), LocationRef::default());
+    Some(Typeface { font, letters: read.charmap(), metrics })
 });
 
 /// ISO 216 A4 in points.
@@ -40,7 +45,8 @@ const RULE: [u8; 3] = [0xd5, 0xdb, 0xe2];
 /// The font twice: as the writer embeds it, and as its measures are read.
 struct Typeface {
     font: Font,
-    face: Face<'static>,
+    letters: Charmap<'static>,
+    metrics: GlyphMetrics<'static>,
 }
 
 pub(super) fn write(receipt: &Receipt, words: &Words, operator: &str) -> Result<Vec<u8>, RenderError> {
@@ -171,9 +177,8 @@ impl Typeface {
 
     /// In ems; what the font does not have is drawn as its box.
     fn advance(&self, letter: char) -> f32 {
-        let glyph = self.face.glyph_index(letter).unwrap_or(ttf_parser::GlyphId(0));
-        let advance = self.face.glyph_hor_advance(glyph).unwrap_or_else(|| self.face.units_per_em());
-        f32::from(advance) / f32::from(self.face.units_per_em())
+        let glyph = self.letters.map(letter).unwrap_or(GlyphId::NOTDEF);
+        self.metrics.advance_width(glyph).unwrap_or(1.0)
     }
 }
 
@@ -187,7 +192,7 @@ mod tests {
         let files = [include_str!("texts/ky.ftl"), include_str!("texts/ru.ftl"), include_str!("texts/en.ftl")];
         let letters = files.concat() + "АаӨөҮүҢңЁёЪъ\u{a0}…";
         for letter in letters.chars().filter(|letter| *letter != '\n') {
-            assert!(typeface.face.glyph_index(letter).is_some(), "{letter:?}");
+            assert!(typeface.letters.map(letter).is_some(), "{letter:?}");
         }
     }
 

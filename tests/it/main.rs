@@ -2,3 +2,6 @@
 
 mod ops;
 mod services;
+//! Tests over real sockets, one binary.
+
+mod receipts;
