@@ -1,1 +1,3 @@
-//! x
+//! Integration tests: real sockets, real servers, one binary.
+
+mod acquirer;
