@@ -5,3 +5,6 @@ mod services;
 //! Tests over real sockets, one binary.
 
 mod receipts;
+//! Integration tests: real sockets, real servers, one binary.
+
+mod acquirer;
