@@ -10,6 +10,12 @@ pub struct Relay {
     committed: mpsc::Sender<Vec<OutboxRow>>,
 }
 
+/// A relay and the end where the publisher takes what was announced; at most `capacity` transactions wait in between.
+pub fn channel(capacity: usize) -> (Relay, mpsc::Receiver<Vec<OutboxRow>>) {
+    let (committed, taken) = mpsc::channel(capacity);
+    (Relay { committed }, taken)
+}
+
 impl Relay {
     /// Publishes these rows soon. Never waits and never fails: what does not fit is left to the sweep, for the rows
     /// are in the database.
