@@ -9,10 +9,23 @@ pub mod record;
 pub mod resolve;
 pub mod status;
 pub mod verify;
+pub mod accept;
+pub mod bills;
+pub mod cards;
+pub mod clients;
+pub mod keys;
+pub mod payments;
+pub mod request;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{
+    Row,
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow},
+};
 
-use crate::config;
+use crate::{
+    config,
+    payment::{Money, bill::UnknownWord},
+};
 
 /// The database cannot do it. Every caller must say what that means: there is no conversion into anything else.
 #[derive(Debug, thiserror::Error)]
@@ -64,4 +77,17 @@ pub fn connect(config: &config::Database) -> Result<PgPool, StoreError> {
 /// Brings the schema up to date; safe to repeat and to run from several processes at once.
 pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
     sqlx::migrate!().run(pool).await
+}
+
+/// Reads a word of a closed vocabulary.
+fn read_word<T: std::str::FromStr<Err = UnknownWord>>(row: &PgRow, column: &str) -> Result<T, StoreError> {
+    let word: &str = row.try_get(column)?;
+    word.parse().map_err(|error| StoreError::Unreadable(format!("{column}: {error}")))
+}
+
+/// Reads an amount from its two columns.
+fn read_money(row: &PgRow, amount: &str, currency: &str) -> Result<Money, StoreError> {
+    let code: &str = row.try_get(currency)?;
+    let currency = code.parse().map_err(|error| StoreError::Unreadable(format!("{currency}: {error}")))?;
+    Ok(Money::new(row.try_get(amount)?, currency))
 }

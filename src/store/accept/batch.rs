@@ -1,0 +1,444 @@
+//! One transaction for one batch: each step is one statement, and narrows the set of those still in the race.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use sqlx::{PgConnection, PgPool, Row};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Acceptance, CardSource, Idempotency, NewPayment, Refusal};
+use crate::{
+    clock::new_id,
+    contracts::{Event, PaymentRequested, Topic},
+    payment::{BillStatus, Money},
+    store::{StoreError, cards, keys, outbox::OutboxRow, read_money, read_word},
+};
+
+const SOURCE: &str = "/tolom/intake";
+
+/// What one transaction came to. A member without a fate found its bill locked: it must be tried alone.
+pub(super) struct Attempt {
+    pub(super) fates: Vec<Option<Acceptance>>,
+    pub(super) outbox: Vec<OutboxRow>,
+}
+
+/// A batch on its way through its transaction.
+struct Batch<'a> {
+    members: &'a [&'a NewPayment],
+    fates: Vec<Option<Acceptance>>,
+    /// Those whose bill is locked by somebody else.
+    locked_out: HashSet<usize>,
+}
+
+/// Tries to accept the members in one transaction. `wait` for locked bills (at most a second) instead of leaving their
+/// members without a fate.
+pub(super) async fn attempt(
+    pool: &PgPool,
+    now: OffsetDateTime,
+    members: &[&NewPayment],
+    wait: bool,
+) -> Result<Attempt, StoreError> {
+    let mut batch = Batch { members, fates: vec![None; members.len()], locked_out: HashSet::new() };
+    let mut tx = pool.begin().await?;
+    sqlx::query("SELECT set_config('lock_timeout', '1s', true), set_config('statement_timeout', '5s', true)")
+        .execute(&mut *tx)
+        .await?;
+    let everybody: Vec<usize> = (0..members.len()).collect();
+    batch.replay(&mut tx, &everybody).await?;
+    batch.replay_messages(&mut tx, &everybody).await?;
+    batch.check_bills(&mut tx, now, wait).await?;
+    batch.check_cards(&mut tx, now).await?;
+    batch.take_keys(&mut tx).await?;
+    batch.insert_payments(&mut tx, now).await?;
+    // Somebody with the same key may have won meanwhile: his answer is better than our refusal.
+    let refused = batch.those(|fate| matches!(fate, Some(Acceptance::Refused(_))));
+    batch.replay(&mut tx, &refused).await?;
+    batch.replay_messages(&mut tx, &refused).await?;
+    let winners = batch.those(|fate| matches!(fate, Some(Acceptance::New)));
+    let outbox = if winners.is_empty() {
+        tx.rollback().await?;
+        Vec::new()
+    } else {
+        let outbox = batch.promise(&mut tx, &winners, now).await?;
+        tx.commit().await?;
+        outbox
+    };
+    Ok(Attempt { fates: batch.fates, outbox })
+}
+
+impl Batch<'_> {
+    fn those(&self, fits: impl Fn(&Option<Acceptance>) -> bool) -> Vec<usize> {
+        let here = |index: &usize| !self.locked_out.contains(index) && fits(&self.fates[*index]);
+        (0..self.members.len()).filter(here).collect()
+    }
+
+    fn undecided(&self) -> Vec<usize> {
+        self.those(Option::is_none)
+    }
+
+    fn refuse(&mut self, index: usize, refusal: Refusal) {
+        self.fates[index] = Some(Acceptance::Refused(refusal));
+    }
+
+    /// Of these, those with a key.
+    fn keyed(&self, among: &[usize]) -> Vec<(usize, &Idempotency)> {
+        among.iter().filter_map(|index| Some((*index, self.members[*index].idempotency.as_ref()?))).collect()
+    }
+
+    /// Answers those whose key has been used: the same request with the stored answer, another one with a refusal.
+    async fn replay(&mut self, db: &mut PgConnection, among: &[usize]) -> Result<(), StoreError> {
+        let keyed = self.keyed(among);
+        if keyed.is_empty() {
+            return Ok(());
+        }
+        let rows = sqlx::query(
+            "SELECT n.place - 1 AS place, k.fingerprint, k.payment_id, k.answer
+             FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (caller, key, place)
+             JOIN idempotency_key k ON k.caller = n.caller AND k.key = n.key",
+        )
+        .bind(keyed.iter().map(|(index, _)| self.members[*index].caller.as_str()).collect::<Vec<_>>())
+        .bind(keyed.iter().map(|(_, idempotency)| idempotency.key.as_str()).collect::<Vec<_>>())
+        .fetch_all(db)
+        .await?;
+        let mut found = Vec::new();
+        for row in &rows {
+            let (index, idempotency) = keyed[place(row)?];
+            let fingerprint: &[u8] = row.try_get("fingerprint")?;
+            let fate = if fingerprint == idempotency.fingerprint {
+                Acceptance::Replayed { payment: row.try_get("payment_id")?, answer: row.try_get("answer")? }
+            } else {
+                Acceptance::Refused(Refusal::KeyReused)
+            };
+            found.push((index, fate));
+        }
+        for (index, fate) in found {
+            self.fates[index] = Some(fate);
+        }
+        Ok(())
+    }
+
+    /// Answers foreign messages that have been admitted before, by their source and id.
+    async fn replay_messages(&mut self, db: &mut PgConnection, among: &[usize]) -> Result<(), StoreError> {
+        let foreign: Vec<(usize, &(String, String))> =
+            among.iter().filter_map(|index| Some((*index, self.members[*index].event.as_ref()?))).collect();
+        if foreign.is_empty() {
+            return Ok(());
+        }
+        let rows = sqlx::query(
+            "SELECT n.place - 1 AS place, p.id FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (source, id, place)
+             JOIN payment p ON p.event_source = n.source AND p.event_id = n.id",
+        )
+        .bind(foreign.iter().map(|(_, (source, _))| source.as_str()).collect::<Vec<_>>())
+        .bind(foreign.iter().map(|(_, (_, id))| id.as_str()).collect::<Vec<_>>())
+        .fetch_all(db)
+        .await?;
+        for row in &rows {
+            let replayed = Acceptance::Replayed { payment: row.try_get("id")?, answer: String::new() };
+            self.fates[foreign[place(row)?].0] = Some(replayed);
+        }
+        Ok(())
+    }
+
+    /// Locks the bills against change, in the order of their codes, and judges them.
+    async fn check_bills(&mut self, db: &mut PgConnection, now: OffsetDateTime, wait: bool) -> Result<(), StoreError> {
+        const LOCK: &str = "SELECT code, status, amount_minor, currency, valid_until FROM bill
+             WHERE code = ANY($1) ORDER BY code FOR SHARE";
+        const LOCK_FREE_ONES: &str = "SELECT code, status, amount_minor, currency, valid_until FROM bill
+             WHERE code = ANY($1) ORDER BY code FOR SHARE SKIP LOCKED";
+        let undecided = self.undecided();
+        let codes: BTreeSet<&str> = undecided.iter().map(|index| self.members[*index].bill.as_str()).collect();
+        let codes: Vec<&str> = codes.into_iter().collect();
+        let query = if wait { LOCK } else { LOCK_FREE_ONES };
+        let rows = sqlx::query(query).bind(&codes).fetch_all(&mut *db).await?;
+        let mut bills = HashMap::new();
+        for row in &rows {
+            let code: String = row.try_get("code")?;
+            let status: BillStatus = read_word(row, "status")?;
+            let valid_until: OffsetDateTime = row.try_get("valid_until")?;
+            bills.insert(code, (status, valid_until, read_money(row, "amount_minor", "currency")?));
+        }
+        let missing: Vec<&str> = codes.into_iter().filter(|code| !bills.contains_key(*code)).collect();
+        let locked = if wait || missing.is_empty() { HashSet::new() } else { existing(db, &missing).await? };
+        for index in undecided {
+            let member = self.members[index];
+            match bills.get(member.bill.as_str()) {
+                Some((status, valid_until, owed)) => {
+                    if let Some(refusal) = judge_bill(*status, *valid_until, *owed, member.amount, now) {
+                        self.refuse(index, refusal);
+                    }
+                }
+                None if locked.contains(member.bill.as_str()) => {
+                    self.locked_out.insert(index);
+                }
+                None => self.refuse(index, Refusal::BillUnknown),
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges the cards: the key of one that came along, the row of one that was stored before.
+    async fn check_cards(&mut self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), StoreError> {
+        let undecided = self.undecided();
+        let (mut kids, mut ids) = (BTreeSet::new(), Vec::new());
+        for index in &undecided {
+            match &self.members[*index].card {
+                CardSource::Inline(card) => drop(kids.insert(card.kid.clone())),
+                CardSource::Stored(id) => ids.push(*id),
+            }
+        }
+        let kids: Vec<String> = kids.into_iter().collect();
+        let usable = if kids.is_empty() { Vec::new() } else { keys::taken(&mut *db, &kids, now).await? };
+        let usable: HashMap<String, OffsetDateTime> = usable.into_iter().collect();
+        let stored: HashMap<Uuid, cards::Stored> =
+            cards::stored(db, &ids).await?.into_iter().map(|card| (card.id, card)).collect();
+        let mut gone = Vec::new();
+        for index in undecided {
+            let member = self.members[index];
+            let refusal = match &member.card {
+                CardSource::Inline(card) if card.bill != member.bill => Some(Refusal::CardOfOtherBill),
+                CardSource::Inline(card) if card.expires_at <= now => Some(Refusal::CardExpired),
+                CardSource::Inline(card) => match usable.get(&card.kid) {
+                    Some(destroy_at) if *destroy_at >= card.expires_at => None,
+                    _ => Some(Refusal::CardKeyUnknown),
+                },
+                CardSource::Stored(id) => match stored.get(id) {
+                    Some(card) if card.bill != member.bill.as_str() => Some(Refusal::CardOfOtherBill),
+                    Some(card) if card.expires_at <= now => Some(Refusal::CardExpired),
+                    Some(_) => None,
+                    None => {
+                        gone.push(index);
+                        None
+                    }
+                },
+            };
+            if let Some(refusal) = refusal {
+                self.refuse(index, refusal);
+            }
+        }
+        self.explain_gone_cards(db, &gone).await
+    }
+
+    /// A stored card that is not there has expired, or its payment has taken it: then that one is told. For a foreign
+    /// message it may be the very payment that it asks for.
+    async fn explain_gone_cards(&mut self, db: &mut PgConnection, gone: &[usize]) -> Result<(), StoreError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.explain_losers(db, gone).await?;
+        for index in gone {
+            if self.fates[*index] == Some(Acceptance::Refused(Refusal::InFlight)) {
+                self.refuse(*index, Refusal::CardUnknown);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the idempotency keys, in order. Waits for an undecided rival at most the lock time-out.
+    async fn take_keys(&mut self, db: &mut PgConnection) -> Result<(), StoreError> {
+        let undecided = self.undecided();
+        let keyed = self.keyed(&undecided);
+        if keyed.is_empty() {
+            return Ok(());
+        }
+        let rows = sqlx::query(
+            "INSERT INTO idempotency_key (caller, key, fingerprint, payment_id, answer)
+             SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::text[]) AS n (caller, key)
+             ORDER BY n.caller, n.key ON CONFLICT DO NOTHING RETURNING payment_id",
+        )
+        .bind(keyed.iter().map(|(index, _)| self.members[*index].caller.as_str()).collect::<Vec<_>>())
+        .bind(keyed.iter().map(|(_, idempotency)| idempotency.key.as_str()).collect::<Vec<_>>())
+        .bind(keyed.iter().map(|(_, idempotency)| &idempotency.fingerprint[..]).collect::<Vec<_>>())
+        .bind(keyed.iter().map(|(index, _)| self.members[*index].id).collect::<Vec<_>>())
+        .bind(keyed.iter().map(|(_, idempotency)| idempotency.answer.as_str()).collect::<Vec<_>>())
+        .fetch_all(&mut *db)
+        .await?;
+        let taken: HashSet<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let losers: Vec<usize> =
+            keyed.iter().map(|(index, _)| *index).filter(|index| !taken.contains(&self.members[*index].id)).collect();
+        for loser in &losers {
+            self.refuse(*loser, Refusal::InFlight);
+        }
+        self.replay(db, &losers).await
+    }
+
+    /// Inserts the payments. The unique indexes judge; a loser gives its key back.
+    async fn insert_payments(&mut self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), StoreError> {
+        let undecided = self.undecided();
+        if undecided.is_empty() {
+            return Ok(());
+        }
+        let inserted = insert(db, undecided.iter().map(|index| self.members[*index]).collect(), now).await?;
+        let (winners, losers): (Vec<usize>, Vec<usize>) =
+            undecided.into_iter().partition(|index| inserted.contains(&self.members[*index].id));
+        for winner in winners {
+            self.fates[winner] = Some(Acceptance::New);
+        }
+        if losers.is_empty() {
+            return Ok(());
+        }
+        sqlx::query("DELETE FROM idempotency_key WHERE payment_id = ANY($1) AND (caller, key) IN (SELECT * FROM unnest($2::text[], $3::text[]))")
+            .bind(losers.iter().map(|index| self.members[*index].id).collect::<Vec<_>>())
+            .bind(self.keyed(&losers).iter().map(|(index, _)| self.members[*index].caller.as_str()).collect::<Vec<_>>())
+            .bind(self.keyed(&losers).iter().map(|(_, idempotency)| idempotency.key.as_str()).collect::<Vec<_>>())
+            .execute(&mut *db)
+            .await?;
+        self.explain_losers(db, &losers).await
+    }
+
+    /// Tells those that could not be inserted by what stands in their way. If that has gone meanwhile, they may try
+    /// again.
+    async fn explain_losers(&mut self, db: &mut PgConnection, losers: &[usize]) -> Result<(), StoreError> {
+        let (sources, ids): (Vec<&str>, Vec<&str>) = losers
+            .iter()
+            .map(|index| self.members[*index].event.as_ref().map_or(("", ""), |(source, id)| (source, id)))
+            .unzip();
+        let rows = sqlx::query(
+            "WITH n AS (SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[])
+                        WITH ORDINALITY AS n (id, bill, card, source, event, place))
+             SELECT place - 1 AS place, 1 AS rank, p.id FROM n
+                 JOIN payment p ON p.event_source = n.source AND p.event_id = n.event
+             UNION ALL SELECT place - 1, 2, p.id FROM n JOIN payment p ON p.id = n.id WHERE n.source <> ''
+             UNION ALL SELECT place - 1, 3, p.id FROM n JOIN payment p ON p.card_id = n.card
+             UNION ALL SELECT place - 1, 4, p.id FROM n JOIN payment p ON p.bill_code = n.bill
+                 AND p.status NOT IN ('declined', 'failed', 'reversed')
+             ORDER BY 1, 2 DESC",
+        )
+        .bind(losers.iter().map(|index| self.members[*index].id).collect::<Vec<_>>())
+        .bind(losers.iter().map(|index| self.members[*index].bill.as_str()).collect::<Vec<_>>())
+        .bind(losers.iter().map(|index| card_id(self.members[*index])).collect::<Vec<_>>())
+        .bind(sources)
+        .bind(ids)
+        .fetch_all(db)
+        .await?;
+        for loser in losers {
+            self.refuse(*loser, Refusal::InFlight);
+        }
+        for row in &rows {
+            // The last one, of the lowest rank, stays.
+            self.fates[losers[place(row)?]] = Some(match row.try_get::<i32, _>("rank")? {
+                1 | 2 => Acceptance::Replayed { payment: row.try_get("id")?, answer: String::new() },
+                3 => Acceptance::Refused(Refusal::CardUsed),
+                _ => Acceptance::Refused(Refusal::PaymentLive),
+            });
+        }
+        Ok(())
+    }
+
+    /// Writes what goes with the winners: their sealed cards, the journal, and the messages.
+    async fn promise(
+        &self,
+        db: &mut PgConnection,
+        winners: &[usize],
+        now: OffsetDateTime,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        let winners: Vec<&NewPayment> = winners.iter().map(|index| self.members[*index]).collect();
+        let inline: Vec<&cards::NewCard> = winners
+            .iter()
+            .filter_map(|member| match &member.card {
+                CardSource::Inline(card) => Some(card),
+                CardSource::Stored(_) => None,
+            })
+            .collect();
+        cards::insert(db, &inline).await?;
+        let outbox: Vec<OutboxRow> = winners.iter().filter_map(|member| message(member, now)).collect();
+        sqlx::query(
+            "WITH journalled AS (INSERT INTO journal (payment_id, version, event, to_status, actor, at)
+                 SELECT id, 1, 'accepted', 'accepted', 'intake', $2 FROM unnest($1::uuid[]) AS n (id))
+             INSERT INTO outbox (id, routing_key, body, traceparent)
+             SELECT * FROM unnest($3::uuid[], $4::text[], $5::bytea[], $6::text[])",
+        )
+        .bind(winners.iter().map(|member| member.id).collect::<Vec<_>>())
+        .bind(now)
+        .bind(outbox.iter().map(|row| row.id).collect::<Vec<_>>())
+        .bind(outbox.iter().map(|row| row.topic.routing_key()).collect::<Vec<_>>())
+        .bind(outbox.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>())
+        .bind(outbox.iter().map(|row| row.traceparent.as_deref()).collect::<Vec<_>>())
+        .execute(db)
+        .await?;
+        Ok(outbox)
+    }
+}
+
+/// The message that starts the work. A foreign message is that itself.
+fn message(member: &NewPayment, now: OffsetDateTime) -> Option<OutboxRow> {
+    if member.event.is_some() {
+        return None;
+    }
+    let id = new_id();
+    let data = PaymentRequested { payment: member.id, request: None };
+    let event = Event::new(Topic::PaymentRequested, id, SOURCE, member.id, now, data);
+    let traceparent = member.traceparent.clone();
+    Some(OutboxRow { id, topic: Topic::PaymentRequested, body: event.to_bytes(), traceparent })
+}
+
+fn judge_bill(
+    status: BillStatus,
+    valid_until: OffsetDateTime,
+    owed: Money,
+    offered: Money,
+    now: OffsetDateTime,
+) -> Option<Refusal> {
+    match status {
+        BillStatus::Paid => Some(Refusal::BillPaid),
+        BillStatus::Cancelled => Some(Refusal::BillCancelled),
+        BillStatus::Expired => Some(Refusal::BillExpired),
+        BillStatus::Open if valid_until <= now => Some(Refusal::BillExpired),
+        BillStatus::Open if owed.currency != offered.currency => Some(Refusal::CurrencyDiffers),
+        BillStatus::Open if owed.value != offered.value => Some(Refusal::AmountDiffers),
+        BillStatus::Open => None,
+    }
+}
+
+async fn existing(db: &mut PgConnection, codes: &[&str]) -> Result<HashSet<String>, StoreError> {
+    let rows = sqlx::query("SELECT code FROM bill WHERE code = ANY($1)").bind(codes).fetch_all(db).await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+async fn insert(
+    db: &mut PgConnection,
+    members: Vec<&NewPayment>,
+    now: OffsetDateTime,
+) -> Result<HashSet<Uuid>, StoreError> {
+    let rows = sqlx::query(
+        "INSERT INTO payment (id, bill_code, amount_minor, currency, acquirer, capture_at_once, card_id, payer_email,
+                payer_phone, locale, terms_version, traceparent, caller, event_source, event_id, status, accepted_at,
+                updated_at)
+         SELECT n.*, 'accepted', $16, $16
+         FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[], $5::text[], $6::boolean[], $7::uuid[],
+                $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[])
+              AS n (id, bill_code)
+         ORDER BY n.bill_code, n.id ON CONFLICT DO NOTHING RETURNING id",
+    )
+    .bind(members.iter().map(|member| member.id).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.bill.as_str()).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.amount.value).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.amount.currency.as_str()).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.acquirer.as_str()).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.capture_at_once).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| card_id(member)).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.payer.email.as_str()).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.payer.phone.as_str()).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.locale.as_str()).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.terms.as_str()).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.traceparent.as_deref()).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.caller.as_str()).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.event.as_ref().map(|(source, _)| source.as_str())).collect::<Vec<_>>())
+    .bind(members.iter().map(|member| member.event.as_ref().map(|(_, id)| id.as_str())).collect::<Vec<_>>())
+    .bind(now)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}
+
+fn card_id(member: &NewPayment) -> Uuid {
+    match &member.card {
+        CardSource::Inline(card) => card.id,
+        CardSource::Stored(id) => *id,
+    }
+}
+
+/// A row's place in the arrays that were sent.
+fn place(row: &sqlx::postgres::PgRow) -> Result<usize, StoreError> {
+    let place: i64 = row.try_get("place")?;
+    usize::try_from(place).map_err(|_| StoreError::Unreadable(format!("a row at place {place}")))
+}

@@ -1,0 +1,424 @@
+//! Bills: looked up by payers, issued, changed and withdrawn by their agencies.
+//!
+//! Whoever changes a bill locks its row first; accepting a payment holds the same row in share mode, so a change sees
+//! either no payment or a committed one.
+
+use sqlx::{PgConnection, PgPool, Row};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{StoreError, read_money, read_word};
+use crate::payment::{BillStatus, Money, PaymentCode};
+
+/// What an agency says of a bill.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BillTerms {
+    /// The payment code.
+    pub code: PaymentCode,
+    /// The service, by the code's prefix.
+    pub service: String,
+    /// The applicant's full name.
+    pub applicant: String,
+    /// What is owed.
+    pub amount: Money,
+    /// Until when a payment may be accepted.
+    pub valid_until: OffsetDateTime,
+}
+
+/// A bill as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bill {
+    /// What its agency says.
+    pub terms: BillTerms,
+    /// Who issued it.
+    pub agency: String,
+    /// Where it stands; an open bill past `valid_until` is expired.
+    pub status: BillStatus,
+    /// The payment of ours that paid it; none if it was paid by another channel.
+    pub paid_by: Option<Uuid>,
+    /// Whether a payment is on its way: no other is accepted, and the bill cannot be changed.
+    pub being_paid: bool,
+}
+
+/// What came of an agency's change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A new bill.
+    Issued(Bill),
+    /// Done, or it was so already.
+    Done(Bill),
+    /// Refused.
+    Refused(ChangeRefused),
+}
+
+/// Why a bill is not changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeRefused {
+    /// There is no such bill.
+    Unknown,
+    /// Another agency's.
+    NotYours,
+    /// A payment is live.
+    BeingPaid,
+    /// It is paid.
+    Paid,
+}
+
+/// The bill of this code.
+pub async fn get(pool: &PgPool, code: &PaymentCode, now: OffsetDateTime) -> Result<Option<Bill>, StoreError> {
+    let mut connection = pool.acquire().await?;
+    read_one(&mut connection, code, now).await
+}
+
+/// Issues a bill, or changes it. A withdrawn one is open again.
+pub async fn put(pool: &PgPool, agency: &str, bill: &BillTerms, now: OffsetDateTime) -> Result<Change, StoreError> {
+    change(pool, agency, &bill.code, now, Wanted::Terms(bill)).await
+}
+
+/// Marks a bill as paid by another channel. An approval of ours that arrives later is reversed.
+pub async fn put_paid(
+    pool: &PgPool,
+    agency: &str,
+    code: &PaymentCode,
+    now: OffsetDateTime,
+) -> Result<Change, StoreError> {
+    change(pool, agency, code, now, Wanted::Paid).await
+}
+
+/// Withdraws a bill.
+pub async fn cancel(
+    pool: &PgPool,
+    agency: &str,
+    code: &PaymentCode,
+    now: OffsetDateTime,
+) -> Result<Change, StoreError> {
+    change(pool, agency, code, now, Wanted::Cancelled).await
+}
+
+enum Wanted<'a> {
+    Terms(&'a BillTerms),
+    Paid,
+    Cancelled,
+}
+
+async fn change(
+    pool: &PgPool,
+    agency: &str,
+    code: &PaymentCode,
+    now: OffsetDateTime,
+    wanted: Wanted<'_>,
+) -> Result<Change, StoreError> {
+    let mut tx = pool.begin().await?;
+    sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *tx).await?;
+    if let Wanted::Terms(bill) = &wanted
+        && insert(&mut tx, agency, bill, now).await?
+    {
+        let issued = read_one(&mut tx, code, now).await?;
+        tx.commit().await?;
+        return issued.map(Change::Issued).ok_or_else(|| StoreError::Unreadable(format!("bill {code} vanished")));
+    }
+    sqlx::query("SELECT FROM bill WHERE code = $1 FOR UPDATE").bind(code.as_str()).execute(&mut *tx).await?;
+    // Read after the lock, in a statement of its own: a payment accepted meanwhile is seen.
+    let Some(before) = read_one(&mut tx, code, now).await? else {
+        return Ok(Change::Refused(ChangeRefused::Unknown));
+    };
+    if let Some(refused) = refusal(&before, agency, &wanted) {
+        return Ok(Change::Refused(refused));
+    }
+    match &wanted {
+        Wanted::Terms(bill) => update(&mut tx, bill, now).await?,
+        Wanted::Paid => set_status(&mut tx, code, BillStatus::Paid, now).await?,
+        Wanted::Cancelled => set_status(&mut tx, code, BillStatus::Cancelled, now).await?,
+    }
+    let after = read_one(&mut tx, code, now).await?;
+    tx.commit().await?;
+    after.map(Change::Done).ok_or_else(|| StoreError::Unreadable(format!("bill {code} vanished")))
+}
+
+fn refusal(before: &Bill, agency: &str, wanted: &Wanted<'_>) -> Option<ChangeRefused> {
+    let paid = before.status == BillStatus::Paid;
+    if before.agency != agency {
+        return Some(ChangeRefused::NotYours);
+    }
+    match wanted {
+        // Paid here *and* by another channel: the agency must learn of it, so it is not simply agreed to.
+        Wanted::Paid => before.paid_by.is_some().then_some(ChangeRefused::Paid),
+        Wanted::Terms(_) | Wanted::Cancelled if before.being_paid => Some(ChangeRefused::BeingPaid),
+        Wanted::Terms(bill) => (paid && before.terms != **bill).then_some(ChangeRefused::Paid),
+        Wanted::Cancelled => paid.then_some(ChangeRefused::Paid),
+    }
+}
+
+async fn insert(
+    db: &mut PgConnection,
+    agency: &str,
+    bill: &BillTerms,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
+    let done = sqlx::query(
+        "INSERT INTO bill (code, agency, service, applicant, amount_minor, currency, valid_until, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT (code) DO NOTHING",
+    )
+    .bind(bill.code.as_str())
+    .bind(agency)
+    .bind(&bill.service)
+    .bind(&bill.applicant)
+    .bind(bill.amount.value)
+    .bind(bill.amount.currency.as_str())
+    .bind(bill.valid_until)
+    .bind(now)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+async fn update(db: &mut PgConnection, bill: &BillTerms, now: OffsetDateTime) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE bill SET service = $2, applicant = $3, amount_minor = $4, currency = $5, valid_until = $6,
+                status = 'open', updated_at = $7
+         WHERE code = $1 AND status <> 'paid'
+           AND (service, applicant, amount_minor, currency, valid_until, status) IS DISTINCT FROM ($2, $3, $4, $5, $6, 'open')",
+    )
+    .bind(bill.code.as_str())
+    .bind(&bill.service)
+    .bind(&bill.applicant)
+    .bind(bill.amount.value)
+    .bind(bill.amount.currency.as_str())
+    .bind(bill.valid_until)
+    .bind(now)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn set_status(
+    db: &mut PgConnection,
+    code: &PaymentCode,
+    status: BillStatus,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE bill SET status = $2, updated_at = $3, paid_at = CASE WHEN $2 = 'paid' THEN $3 END
+         WHERE code = $1 AND status <> $2",
+    )
+    .bind(code.as_str())
+    .bind(status.as_str())
+    .bind(now)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn read_one(db: &mut PgConnection, code: &PaymentCode, now: OffsetDateTime) -> Result<Option<Bill>, StoreError> {
+    let row = sqlx::query(
+        "SELECT b.*, b.status <> 'paid' AND EXISTS (SELECT FROM payment p WHERE p.bill_code = b.code
+                 AND p.status NOT IN ('declined', 'failed', 'reversed')) AS being_paid
+         FROM bill b WHERE b.code = $1",
+    )
+    .bind(code.as_str())
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| {
+        let stored: BillStatus = read_word(&row, "status")?;
+        let valid_until: OffsetDateTime = row.try_get("valid_until")?;
+        let expired = stored == BillStatus::Open && valid_until <= now;
+        Ok(Bill {
+            terms: BillTerms {
+                code: code.clone(),
+                service: row.try_get("service")?,
+                applicant: row.try_get("applicant")?,
+                amount: read_money(&row, "amount_minor", "currency")?,
+                valid_until,
+            },
+            agency: row.try_get("agency")?,
+            status: if expired { BillStatus::Expired } else { stored },
+            paid_by: row.try_get("paid_by")?,
+            being_paid: row.try_get("being_paid")?,
+        })
+    })
+    .transpose()
+}
+
+/// What an import found of one row, by its place in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportConflict {
+    /// Another agency's bill.
+    NotYours,
+    /// A payment is live, and the data differs.
+    BeingPaid,
+    /// It is paid, and the data differs.
+    Paid,
+    /// It was withdrawn, and the data differs; an import does not reopen it.
+    Cancelled,
+}
+
+/// What an import did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Imported {
+    /// New bills.
+    pub issued: u64,
+    /// Bills whose data has changed.
+    pub changed: u64,
+    /// Rows that were in the database already, just so.
+    pub unchanged: u64,
+    /// What is wrong, by index into the rows: nothing has been written then.
+    pub conflicts: Vec<(usize, ImportConflict)>,
+}
+
+/// Writes all of these bills, or none when one of them conflicts. Codes must be unique. Safe to repeat.
+pub async fn import(
+    pool: &PgPool,
+    agency: &str,
+    bills: &[BillTerms],
+    now: OffsetDateTime,
+) -> Result<Imported, StoreError> {
+    let mut order: Vec<usize> = (0..bills.len()).collect();
+    // One lock order for everybody.
+    order.sort_by(|a, b| bills[*a].code.cmp(&bills[*b].code));
+    let mut imported = Imported::default();
+    let mut tx = pool.begin().await?;
+    sqlx::query("SET LOCAL lock_timeout = '5s'").execute(&mut *tx).await?;
+    for part in order.chunks(5_000) {
+        let rows: Vec<&BillTerms> = part.iter().map(|index| &bills[*index]).collect();
+        imported.issued += insert_many(&mut tx, agency, &rows, now).await?;
+        let conflicts = conflicts(&mut tx, agency, &rows).await?;
+        imported.conflicts.extend(conflicts.into_iter().map(|(place, conflict)| (part[place], conflict)));
+        imported.changed += update_many(&mut tx, agency, &rows, now).await?;
+    }
+    if imported.conflicts.is_empty() {
+        tx.commit().await?;
+        imported.unchanged = bills.len() as u64 - imported.issued - imported.changed;
+    } else {
+        tx.rollback().await?;
+        imported.conflicts.sort_unstable_by_key(|(index, _)| *index);
+        (imported.issued, imported.changed) = (0, 0);
+    }
+    Ok(imported)
+}
+
+/// The rows of an import as arrays, for `unnest`.
+struct Columns<'a> {
+    codes: Vec<&'a str>,
+    services: Vec<&'a str>,
+    applicants: Vec<&'a str>,
+    amounts: Vec<i64>,
+    currencies: Vec<&'a str>,
+    valid_until: Vec<OffsetDateTime>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(rows: &[&'a BillTerms]) -> Self {
+        Self {
+            codes: rows.iter().map(|row| row.code.as_str()).collect(),
+            services: rows.iter().map(|row| row.service.as_str()).collect(),
+            applicants: rows.iter().map(|row| row.applicant.as_str()).collect(),
+            amounts: rows.iter().map(|row| row.amount.value).collect(),
+            currencies: rows.iter().map(|row| row.amount.currency.as_str()).collect(),
+            valid_until: rows.iter().map(|row| row.valid_until).collect(),
+        }
+    }
+}
+
+async fn insert_many(
+    db: &mut PgConnection,
+    agency: &str,
+    rows: &[&BillTerms],
+    now: OffsetDateTime,
+) -> Result<u64, StoreError> {
+    let columns = Columns::of(rows);
+    let done = sqlx::query(
+        "INSERT INTO bill (code, service, applicant, amount_minor, currency, valid_until, agency, created_at, updated_at)
+         SELECT n.*, $7, $8, $8
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[]) AS n (code)
+         ORDER BY n.code ON CONFLICT (code) DO NOTHING",
+    )
+    .bind(columns.codes)
+    .bind(columns.services)
+    .bind(columns.applicants)
+    .bind(columns.amounts)
+    .bind(columns.currencies)
+    .bind(columns.valid_until)
+    .bind(agency)
+    .bind(now)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Locks the bills and tells which of them cannot become as wanted.
+async fn conflicts(
+    db: &mut PgConnection,
+    agency: &str,
+    rows: &[&BillTerms],
+) -> Result<Vec<(usize, ImportConflict)>, StoreError> {
+    let columns = Columns::of(rows);
+    sqlx::query("SELECT FROM bill WHERE code = ANY($1) ORDER BY code FOR UPDATE")
+        .bind(&columns.codes)
+        .execute(&mut *db)
+        .await?;
+    let found = sqlx::query(
+        "SELECT n.place - 1 AS place, CASE
+                WHEN b.agency <> $7 THEN 'not_yours'
+                WHEN (b.service, b.applicant, b.amount_minor, b.currency, b.valid_until)
+                     IS NOT DISTINCT FROM (n.service, n.applicant, n.amount_minor, n.currency, n.valid_until) THEN NULL
+                WHEN b.status = 'cancelled' THEN 'cancelled'
+                WHEN b.status = 'paid' THEN 'paid'
+                WHEN EXISTS (SELECT FROM payment p WHERE p.bill_code = b.code
+                             AND p.status NOT IN ('declined', 'failed', 'reversed')) THEN 'being_paid'
+                END AS conflict
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[]) WITH ORDINALITY
+              AS n (code, service, applicant, amount_minor, currency, valid_until, place)
+         JOIN bill b ON b.code = n.code",
+    )
+    .bind(columns.codes)
+    .bind(columns.services)
+    .bind(columns.applicants)
+    .bind(columns.amounts)
+    .bind(columns.currencies)
+    .bind(columns.valid_until)
+    .bind(agency)
+    .fetch_all(db)
+    .await?;
+    let mut conflicts = Vec::new();
+    for row in found {
+        let conflict = match row.try_get::<Option<&str>, _>("conflict")? {
+            None => continue,
+            Some("not_yours") => ImportConflict::NotYours,
+            Some("cancelled") => ImportConflict::Cancelled,
+            Some("paid") => ImportConflict::Paid,
+            Some(_) => ImportConflict::BeingPaid,
+        };
+        let place: i64 = row.try_get("place")?;
+        conflicts.push((usize::try_from(place).unwrap_or(0), conflict));
+    }
+    Ok(conflicts)
+}
+
+async fn update_many(
+    db: &mut PgConnection,
+    agency: &str,
+    rows: &[&BillTerms],
+    now: OffsetDateTime,
+) -> Result<u64, StoreError> {
+    let columns = Columns::of(rows);
+    let done = sqlx::query(
+        "UPDATE bill b SET service = n.service, applicant = n.applicant, amount_minor = n.amount_minor,
+                currency = n.currency, valid_until = n.valid_until, updated_at = $8
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[])
+              AS n (code, service, applicant, amount_minor, currency, valid_until)
+         WHERE b.code = n.code AND b.agency = $7 AND b.status = 'open'
+           AND (b.service, b.applicant, b.amount_minor, b.currency, b.valid_until)
+               IS DISTINCT FROM (n.service, n.applicant, n.amount_minor, n.currency, n.valid_until)",
+    )
+    .bind(columns.codes)
+    .bind(columns.services)
+    .bind(columns.applicants)
+    .bind(columns.amounts)
+    .bind(columns.currencies)
+    .bind(columns.valid_until)
+    .bind(agency)
+    .bind(now)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
