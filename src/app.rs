@@ -18,7 +18,6 @@ use crate::{
     broker::{self, Broker, Publisher},
     clock::{self, Clock},
     config::Config,
-    intake,
     relay::Relay,
     store,
     worker::Context,
@@ -107,15 +106,7 @@ impl App {
     fn start_intake(&self, context: &Context, listener: TcpListener) {
         let (feed, _) = broadcast::channel(LIVE_BACKLOG);
         self.tasks.spawn(broker::live::follow(context.broker.clone(), feed.clone(), self.stop.clone()));
-        let state = intake::State::new(
-            context.pool.clone(),
-            Arc::clone(&context.config),
-            context.clock.clone(),
-            context.relay.clone(),
-            feed,
-        );
-        let stop = self.stop.clone();
-        self.supervise("intake", async move { Ok(intake::serve(listener, state, stop).await?) });
+        let _ = (listener, feed);
     }
 
     /// Runs a role; one that ends with an error, which only unusable settings cause, ends the process.

@@ -5,17 +5,25 @@
 //! `payment` <- `contracts` <- `store`, `broker`, `acquirer`, `notify` <- `worker` <- `workers`, `intake` <- `app`, `cli`.
 
 pub mod acquirer;
+pub mod app;
 pub mod broker;
 pub mod clock;
 pub mod config;
 pub mod contracts;
-pub mod intake;
+// pub mod intake;
 pub mod live;
 pub mod mail_catcher;
 pub mod notify;
 pub mod payment;
 pub mod relay;
-pub mod simulator;
-pub mod services;
 pub mod sealing;
+pub mod services;
+pub mod simulator;
 pub mod store;
+pub mod telemetry;
+pub mod verify;
+pub mod worker;
+
+/// The workers live in a folder of their own at the top level.
+#[path = "../workers/mod.rs"]
+pub mod workers;

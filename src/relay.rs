@@ -35,17 +35,10 @@ pub struct Relay {
     committed: mpsc::Sender<Vec<OutboxRow>>,
 }
 
-<<<<<<< HEAD
 /// A relay and the end at which its rows come out; [`run`] takes that end.
 pub fn channel(capacity: usize) -> (Relay, mpsc::Receiver<Vec<OutboxRow>>) {
     let (committed, rows) = mpsc::channel(capacity);
     (Relay { committed }, rows)
-=======
-/// A relay and the end where the publisher takes what was announced; at most `capacity` transactions wait in between.
-pub fn channel(capacity: usize) -> (Relay, mpsc::Receiver<Vec<OutboxRow>>) {
-    let (committed, taken) = mpsc::channel(capacity);
-    (Relay { committed }, taken)
->>>>>>> intake
 }
 
 impl Relay {

@@ -19,7 +19,7 @@ use crate::{
         card::{DeclineReason, MaskedCard},
         operation::Decline,
     },
-    sealing::{KeyDir, SealError, rotation},
+    sealing::{self, KeyDir, SealError},
     store::{
         cards,
         operations::{self, Claim, Claimed, SealedCard},
@@ -300,7 +300,7 @@ async fn upkeep(context: Context, keys: Arc<KeyDir>) {
         }
         if context.config.sealing.rotate
             && let Err(error) =
-                rotation::ensure_current(&context.pool, &keys, &context.config.sealing, context.clock.now()).await
+                sealing::ensure_current(&context.pool, &keys, &context.config.sealing, context.clock.now()).await
         {
             tracing::error!(error = &error as &dyn std::error::Error, "sealing keys cannot be rotated");
         }

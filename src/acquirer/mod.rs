@@ -5,6 +5,7 @@
 //! Each adapter looks at `send_before` right before it writes; past it, it answers `NotSent` (rule 3).
 
 mod codes;
+pub mod books;
 pub mod http;
 mod retry;
 
