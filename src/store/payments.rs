@@ -266,3 +266,44 @@ pub async fn forget_old_keys(
     .await?;
     Ok(done.rows_affected())
 }
+
+/// An operation of a payment, for operators.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct OperationLine {
+    /// What was asked.
+    pub kind: String,
+    /// Our reference.
+    pub reference: String,
+    /// What it came to, if known.
+    pub outcome: Option<String>,
+    /// Why a person has to look.
+    pub conflict: Option<String>,
+    /// Attempts so far.
+    pub attempts: i32,
+    /// When `resolve` looks next, while it is open.
+    #[serde(with = "time::serde::rfc3339")]
+    pub next_attempt_at: OffsetDateTime,
+}
+
+/// The operations of a payment, the oldest first.
+pub async fn operations(pool: &PgPool, id: Uuid) -> Result<Vec<OperationLine>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT kind, reference, outcome, conflict, attempts, next_attempt_at FROM operation
+         WHERE payment_id = $1 ORDER BY created_at, id",
+    )
+    .bind(id)
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(OperationLine {
+                kind: row.try_get("kind")?,
+                reference: row.try_get("reference")?,
+                outcome: row.try_get("outcome")?,
+                conflict: row.try_get("conflict")?,
+                attempts: row.try_get("attempts")?,
+                next_attempt_at: row.try_get("next_attempt_at")?,
+            })
+        })
+        .collect()
+}
