@@ -5,6 +5,7 @@
 //! `payment` <- `contracts` <- `store`, `broker`, `acquirer`, `notify` <- `worker` <- `workers`, `intake` <- `app`, `cli`.
 
 pub mod acquirer;
+pub mod bills_csv;
 pub mod clock;
 pub mod config;
 pub mod contracts;
