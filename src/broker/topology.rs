@@ -6,7 +6,10 @@
 
 use lapin::{
     Channel, ExchangeKind,
-    options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{
+        BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 use serde::Serialize;
@@ -225,6 +228,21 @@ async fn bind(channel: &Channel, queue: &str, bindings: &[(String, String)]) -> 
         let (exchange, key) = (exchange.as_str().into(), key.as_str().into());
         channel.queue_bind(queue.into(), exchange, key, QueueBindOptions::default(), FieldTable::default()).await?;
     }
+    Ok(())
+}
+
+/// Deletes everything that [`apply`] declares, messages included: for worlds that end, of tests and the demo.
+pub async fn remove(broker: &Broker) -> Result<(), BrokerError> {
+    let connection = broker.connect("topology").await?;
+    let channel = connection.create_channel().await?;
+    for queue in declarations(broker) {
+        channel.queue_delete(queue.name.into(), QueueDeleteOptions::default()).await?;
+    }
+    let names = broker.names();
+    for exchange in [names.commands(), names.events(), names.dead_exchange()] {
+        channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await?;
+    }
+    connection.close(200, "done".into()).await?;
     Ok(())
 }
 

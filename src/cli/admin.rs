@@ -29,7 +29,7 @@ pub(super) enum Bills {
 pub(super) async fn bills(session: &Session, Bills::Import { file, agency }: Bills) -> Result<(), Failure> {
     let reader = std::fs::File::open(&file).with_context(|| file.display().to_string())?;
     let pool = session.pool()?;
-    let report = match bills_csv::import(&pool, &session.config, &agency, reader, session.clock.now()).await {
+    let report = match bills_csv::import(&pool, &session.config, &agency, reader).await {
         Ok(report) => report,
         Err(error) => {
             eprintln!("{error}");
@@ -58,7 +58,7 @@ pub(super) enum Clients {
 pub(super) async fn clients(session: &Session, Clients::Add { id, kind, name }: Clients) -> Result<(), Failure> {
     let token = clients::add(&session.pool()?, &Client { id: id.clone(), kind, name }).await?;
     let token = token.expose().to_owned();
-    session.print(&serde_json::json!({ "id": id, "token": token }), || format!("{token}"))?;
+    session.print(&serde_json::json!({ "id": id, "token": token }), || token.clone())?;
     Ok(())
 }
 

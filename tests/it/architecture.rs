@@ -15,7 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["payment", "contracts", "clock", "config"]),
     ("broker", &["payment", "contracts", "clock", "config", "live"]),
     ("acquirer", &["payment", "contracts", "clock", "config"]),
-    ("notify", &["payment", "contracts", "clock", "config"]),
+    ("notify", &["payment", "contracts", "clock", "config", "store"]),
     ("sealing", &["payment", "clock", "config", "store"]),
     ("relay", &["broker", "store"]),
     ("telemetry", &["config"]),
