@@ -38,15 +38,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// Vendor crates and the modules they may be named in.
 const AT_HOME: &[(&str, &[&str])] = &[
-    // The services finder asks servers whether they are usable, before there is any broker or store to ask.
-    ("lapin", &["broker", "services"]),
+    // The services finder asks servers whether they are usable, before there is any broker or store to ask; telemetry
+    // names the crate whose logs it silences.
+    ("lapin", &["broker", "services", "telemetry"]),
     ("sqlx", &["store", "services", "app", "worker", "relay", "intake", "sealing", "verify", "cli", "demo", "bills_csv"]),
     ("reqwest", &["acquirer", "notify", "payer"]),
     ("lettre", &["notify"]),
     ("axum", &["intake", "simulator", "mail_catcher", "app"]),
     ("figment", &["config"]),
     ("backoff", &["acquirer"]),
-    ("p256", &["sealing"]),
+    ("p256", &["sealing", "payer"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
