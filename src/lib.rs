@@ -14,6 +14,7 @@ pub mod contracts;
 pub mod live;
 pub mod mail_catcher;
 pub mod notify;
+pub mod payer;
 pub mod payment;
 pub mod relay;
 pub mod sealing;
