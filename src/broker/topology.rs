@@ -6,7 +6,10 @@
 
 use lapin::{
     Channel, ExchangeKind,
-    options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    options::{
+        BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
     types::{AMQPValue, FieldTable},
 };
 use serde::Serialize;
@@ -201,6 +204,23 @@ pub async fn apply(broker: &Broker) -> Result<(), BrokerError> {
     let connection = broker.connect("topology").await?;
     let channel = connection.create_channel().await?;
     declare(&channel, broker).await?;
+    connection.close(200, "done".into()).await?;
+    Ok(())
+}
+
+/// Deletes everything that [`apply`] declares, messages and all: for the demo and tests, which have a prefix of their
+/// own. Well when it is gone already.
+pub async fn remove(broker: &Broker) -> Result<(), BrokerError> {
+    let connection = broker.connect("topology").await?;
+    let channel = connection.create_channel().await?;
+    let names = broker.names();
+    // The exchanges first: nothing is routed any more while the queues go.
+    for exchange in [names.commands(), names.events(), names.dead_exchange()] {
+        channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await?;
+    }
+    for queue in declarations(broker) {
+        channel.queue_delete(queue.name.into(), QueueDeleteOptions::default()).await?;
+    }
     connection.close(200, "done".into()).await?;
     Ok(())
 }

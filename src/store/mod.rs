@@ -16,6 +16,7 @@ pub mod clients;
 pub mod keys;
 pub mod payments;
 pub mod request;
+pub mod scratch;
 
 use sqlx::{
     Row,
