@@ -96,7 +96,5 @@ fn describe() {
     ];
     counters.into_iter().for_each(|(name, about)| metrics::describe_counter!(name, about));
     gauges.into_iter().for_each(|(name, about)| metrics::describe_gauge!(name, about));
-    histograms
-        .into_iter()
-        .for_each(|(name, about)| metrics::describe_histogram!(name, metrics::Unit::Seconds, about));
+    histograms.into_iter().for_each(|(name, about)| metrics::describe_histogram!(name, metrics::Unit::Seconds, about));
 }

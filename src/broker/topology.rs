@@ -248,6 +248,21 @@ async fn bind(channel: &Channel, queue: &str, bindings: &[(String, String)]) -> 
     Ok(())
 }
 
+/// Deletes everything that [`apply`] declares, messages included: for worlds that end, of tests and the demo.
+pub async fn remove(broker: &Broker) -> Result<(), BrokerError> {
+    let connection = broker.connect("topology").await?;
+    let channel = connection.create_channel().await?;
+    for queue in declarations(broker) {
+        channel.queue_delete(queue.name.into(), QueueDeleteOptions::default()).await?;
+    }
+    let names = broker.names();
+    for exchange in [names.commands(), names.events(), names.dead_exchange()] {
+        channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await?;
+    }
+    connection.close(200, "done".into()).await?;
+    Ok(())
+}
+
 /// One line of `topology verify`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {

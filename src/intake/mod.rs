@@ -1,1 +1,95 @@
-//! x
+//! The HTTP intake: the API of payers' pages, agencies and sites. All axum is here.
+//!
+//! The intake answers 202 only after the payment, its sealed card and its message are committed. It sheds load before
+//! it fails, never opens a card, and never logs a body.
+
+mod auth;
+mod batcher;
+mod bills;
+mod cards;
+mod challenge;
+mod events;
+mod extract;
+mod housekeeping;
+mod idempotency;
+mod limits;
+mod openapi;
+mod payments;
+mod problem;
+mod receipt;
+mod server;
+mod telemetry;
+mod wire;
+
+use std::{ops::Deref, sync::Arc};
+
+use axum::{Router, middleware};
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub use openapi::openapi;
+pub use problem::PROBLEM_BASE;
+pub use server::serve;
+
+use crate::{clock::Clock, config::Config, live::LiveFeed, relay::Relay};
+
+/// What every handler shares.
+#[derive(Clone)]
+pub struct Intake(Arc<Shared>);
+
+/// The parts of an [`Intake`].
+pub struct Shared {
+    pool: PgPool,
+    config: Arc<Config>,
+    clock: Clock,
+    relay: Relay,
+    live: LiveFeed,
+    batcher: batcher::Batcher,
+    lookups: limits::ByAddress,
+    /// Requests in progress; without a permit a request is answered 503 at once.
+    in_flight: Arc<Semaphore>,
+    /// Open event streams.
+    streams: Arc<Semaphore>,
+    /// Ends the event streams, which would never end by themselves.
+    stopping: CancellationToken,
+}
+
+impl Intake {
+    /// Makes the shared state and starts the tasks that accept payments in batches. Needs a tokio runtime.
+    pub fn start(pool: PgPool, config: Arc<Config>, clock: Clock, relay: Relay, live: LiveFeed) -> Self {
+        let most = config.intake.max_in_flight.max(1);
+        Self(Arc::new(Shared {
+            batcher: batcher::Batcher::start(pool.clone(), clock.clone(), relay.clone(), most),
+            lookups: limits::ByAddress::per_minute(config.intake.lookups_per_minute),
+            in_flight: Arc::new(Semaphore::new(most)),
+            streams: Arc::new(Semaphore::new(2 * most)),
+            stopping: CancellationToken::new(),
+            pool,
+            config,
+            clock,
+            relay,
+            live,
+        }))
+    }
+}
+
+impl Deref for Intake {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// All routes of the API with their limits, ready to be served.
+pub fn router(intake: Intake) -> Router {
+    let (routes, _) = openapi::routes().split_for_parts();
+    routes
+        .fallback(problem::no_such_route)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(middleware::from_fn_with_state(intake.clone(), limits::shed_and_time_out))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn(telemetry::observe))
+        .with_state(intake)
+}

@@ -25,6 +25,18 @@ pub struct BillTerms {
     pub valid_until: OffsetDateTime,
 }
 
+/// Whether a text may stand as the applicant's name: 1 to 200 characters, none of them a control character.
+pub fn is_applicant(text: &str) -> bool {
+    let length = text.chars().count();
+    (1..=200).contains(&length) && !text.trim().is_empty() && !text.chars().any(char::is_control)
+}
+
+/// Cuts a time to the whole second, so that it compares equal with what the database keeps. None outside 2000 to 2100.
+pub fn whole_second(at: OffsetDateTime) -> Option<OffsetDateTime> {
+    let at = at.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).ok()?;
+    (2000..=2100).contains(&at.year()).then_some(at)
+}
+
 /// A bill as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bill {
