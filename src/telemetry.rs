@@ -27,9 +27,9 @@ pub fn log(settings: &config::Log) {
     start_log(settings, std::io::stderr().is_terminal(), std::io::stderr);
 }
 
-/// Starts logging to the end of a file, for a command whose terminal is a table. Repeating it changes nothing.
+/// Starts logging to a fresh file, for a command whose terminal is a table. Repeating it changes nothing.
 pub fn log_to_file(settings: &config::Log, path: &Path) -> std::io::Result<()> {
-    let file = std::fs::File::options().create(true).append(true).open(path)?;
+    let file = std::fs::File::create(path)?;
     start_log(settings, false, Mutex::new(file));
     Ok(())
 }

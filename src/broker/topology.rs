@@ -208,23 +208,6 @@ pub async fn apply(broker: &Broker) -> Result<(), BrokerError> {
     Ok(())
 }
 
-/// Deletes everything that [`apply`] declares, messages and all: for the demo and tests, which have a prefix of their
-/// own. Well when it is gone already.
-pub async fn remove(broker: &Broker) -> Result<(), BrokerError> {
-    let connection = broker.connect("topology").await?;
-    let channel = connection.create_channel().await?;
-    let names = broker.names();
-    // The exchanges first: nothing is routed any more while the queues go.
-    for exchange in [names.commands(), names.events(), names.dead_exchange()] {
-        channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await?;
-    }
-    for queue in declarations(broker) {
-        channel.queue_delete(queue.name.into(), QueueDeleteOptions::default()).await?;
-    }
-    connection.close(200, "done".into()).await?;
-    Ok(())
-}
-
 /// Declares everything on a channel. Each publishing connection does so when it is opened: `mandatory` is satisfied by
 /// any one bound queue, so all the bindings have to be made sure of, and a broker that was wiped is whole again.
 pub(super) async fn declare(channel: &Channel, broker: &Broker) -> Result<(), BrokerError> {
