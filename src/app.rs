@@ -133,9 +133,14 @@ impl App {
     pub async fn run(self, until: impl Future<Output = ()>) -> bool {
         let well = tokio::select! {
             () = until => true,
-            () = self.failed.notified() => false,
+            () = self.failed() => false,
         };
         self.stop().await && well
+    }
+
+    /// Ends when a role cannot go on; while all of them can, never.
+    pub async fn failed(&self) {
+        self.failed.notified().await;
     }
 
     /// Drains and ends. False if it took too long and was cut.

@@ -17,6 +17,7 @@ pub mod intake;
 pub mod live;
 pub mod mail_catcher;
 pub mod notify;
+pub mod payer;
 pub mod payment;
 pub mod relay;
 pub mod sealing;
