@@ -1,0 +1,111 @@
+//! What the store promises to others than the intake: admission of foreign messages, housekeeping.
+
+use std::time::Duration;
+
+use tolom::{
+    clock::{Clock, new_id},
+    contracts::Payer,
+    store::{
+        accept::{Acceptance, CardSource, NewPayment, Refusal, accept},
+        cards::{self, NewCard},
+        payments,
+    },
+};
+use uuid::Uuid;
+
+use super::{App, app::AMOUNT};
+
+const CODE: &str = "1100000001";
+
+async fn stored_card(app: &App, code: &str) -> Uuid {
+    let now = app.clock.now();
+    let card = NewCard {
+        id: new_id(),
+        bill: code.parse().unwrap(),
+        kid: app.key.0.to_string(),
+        jwe: app.sealed(code),
+        expires_at: now + time::Duration::minutes(5),
+    };
+    assert!(cards::put(&app.pool, &card, now).await.unwrap());
+    card.id
+}
+
+fn foreign(code: &str, card: Uuid, event: &str) -> NewPayment {
+    NewPayment {
+        id: new_id(),
+        bill: code.parse().unwrap(),
+        amount: AMOUNT,
+        card: CardSource::Stored(card),
+        payer: Payer { email: "a@b.kg".into(), phone: "+996555123456".into() },
+        locale: "en".into(),
+        terms: super::app::TERMS.into(),
+        acquirer: "simulator".into(),
+        capture_at_once: false,
+        caller: "foreign".into(),
+        idempotency: None,
+        event: Some(("/foreign".into(), event.into())),
+        traceparent: None,
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_message_is_admitted_once_by_its_source_and_id() {
+    let app = App::start().await;
+    app.bill(CODE).await;
+    let first = foreign(CODE, stored_card(&app, CODE).await, "e1");
+    let again = NewPayment { id: new_id(), ..first.clone() };
+    let other = NewPayment { id: new_id(), event: Some(("/foreign".into(), "e2".into())), ..first.clone() };
+    let done = accept(&app.pool, app.clock.now(), &[first.clone(), again.clone(), other]).await.unwrap();
+    let replayed = Acceptance::Replayed { payment: first.id, answer: String::new() };
+    assert_eq!(done.results, [Acceptance::New, replayed.clone(), Acceptance::Refused(Refusal::CardUsed)]);
+    assert!(done.outbox.is_empty(), "the foreign message itself is the work");
+    sqlx::query("UPDATE bill SET status = 'paid'").execute(&app.pool).await.unwrap();
+    sqlx::query("DELETE FROM sealed_card").execute(&app.pool).await.unwrap();
+    let later = accept(&app.pool, app.clock.now(), &[again, first]).await.unwrap();
+    assert_eq!(later.results, [replayed.clone(), replayed]);
+    assert_eq!(app.stored().await, [1, 0, 0, 1, 0]);
+}
+
+#[tokio::test]
+async fn slices_of_past_cards_are_emptied_and_living_cards_stay() {
+    let app = App::start().await;
+    // The middle of a window.
+    let middle = time::macros::datetime!(2030-01-01 00:07:30 UTC);
+    let clock = Clock::manual(middle);
+    let insert = |expires_at| NewCard {
+        id: new_id(),
+        bill: CODE.parse().unwrap(),
+        kid: app.key.0.to_string(),
+        jwe: String::new(),
+        expires_at,
+    };
+    let cards: Vec<NewCard> = [60, 899].map(|seconds| insert(middle + time::Duration::seconds(seconds))).into();
+    let mut connection = app.pool.acquire().await.unwrap();
+    cards::insert(&mut connection, &cards.iter().collect::<Vec<_>>()).await.unwrap();
+    let count = || async {
+        sqlx::query_scalar::<_, i64>("SELECT count(*) FROM sealed_card").fetch_one(&app.pool).await.unwrap()
+    };
+    assert_eq!((cards::truncate_past(&app.pool, &clock).await.unwrap(), count().await), (0, 2));
+    clock.advance(Duration::from_secs(880));
+    assert_eq!((cards::truncate_past(&app.pool, &clock).await.unwrap(), count().await), (1, 1));
+    clock.advance(Duration::from_secs(900));
+    assert_eq!((cards::truncate_past(&app.pool, &clock).await.unwrap(), count().await), (1, 0));
+}
+
+#[tokio::test]
+async fn a_key_is_forgotten_after_its_days_unless_its_payment_is_undecided() {
+    let app = App::start().await;
+    for code in [CODE, "1100000002", "1100000003"] {
+        app.bill(code).await;
+    }
+    let ids = [app.pay(CODE).await, app.pay("1100000002").await, app.pay("1100000003").await];
+    app.move_on(ids[0], "failed").await;
+    for status in ["authorizing", "unknown"] {
+        app.move_on(ids[1], status).await;
+    }
+    let forget =
+        |days: i64| payments::forget_old_keys(&app.pool, app.clock.now() + time::Duration::days(days), 30, 100);
+    assert_eq!(forget(29).await.unwrap(), 0);
+    assert_eq!(forget(31).await.unwrap(), 1);
+    assert_eq!(app.stored().await[1], 2);
+}
