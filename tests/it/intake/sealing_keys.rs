@@ -38,7 +38,7 @@ async fn a_key_is_followed_in_time_and_destroyed_a_day_after_it_sealed() {
     assert_eq!(set["keys"].as_array().unwrap().len(), 1, "a day is over");
     hours(24);
     let rotated = rotate().await;
-    assert_eq!(rotated.destroyed, [app.key.0.clone()]);
+    assert_eq!(rotated.destroyed, std::slice::from_ref(&app.key.0));
     assert!(app.keys.get(&app.key.0).unwrap().is_none());
     let rows: Vec<String> =
         sqlx::query_scalar("SELECT kid FROM sealing_key ORDER BY kid").fetch_all(&app.pool).await.unwrap();
@@ -70,6 +70,6 @@ async fn a_retired_key_opens_what_waits_and_is_then_destroyed() {
     assert_eq!(app.get("/v1/encryption-keys").await.status().as_u16(), 503);
     app.clock.advance(Duration::from_secs(901));
     let rotated = ensure_current(&app.pool, &app.keys, &app.config.sealing, app.clock.now()).await.unwrap();
-    assert_eq!(rotated.destroyed, [app.key.0.clone()]);
+    assert_eq!(rotated.destroyed, std::slice::from_ref(&app.key.0));
     assert_eq!(app.get("/v1/encryption-keys").await.status().as_u16(), 200);
 }

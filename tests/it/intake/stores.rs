@@ -6,7 +6,7 @@ use tolom::{
     clock::{Clock, new_id},
     contracts::Payer,
     store::{
-        accept::{Acceptance, CardSource, NewPayment, Refusal, accept},
+        accept::{Acceptance, CardSource, Idempotency, NewPayment, Refusal, accept},
         cards::{self, NewCard},
         payments,
     },
@@ -108,4 +108,88 @@ async fn a_key_is_forgotten_after_its_days_unless_its_payment_is_undecided() {
     assert_eq!(forget(29).await.unwrap(), 0);
     assert_eq!(forget(31).await.unwrap(), 1);
     assert_eq!(app.stored().await[1], 2);
+}
+
+/// A request over HTTP with its card inside.
+fn submitted(app: &App, code: &str, key: &str, fingerprint: u8) -> NewPayment {
+    let card = NewCard {
+        id: new_id(),
+        bill: code.parse().unwrap(),
+        kid: app.key.0.to_string(),
+        jwe: app.sealed(code),
+        expires_at: app.clock.now() + time::Duration::minutes(5),
+    };
+    let idempotency = Idempotency { key: key.into(), fingerprint: [fingerprint; 32], answer: format!("to {key}") };
+    NewPayment {
+        card: CardSource::Inline(card),
+        idempotency: Some(idempotency),
+        event: None,
+        ..foreign(code, Uuid::nil(), "")
+    }
+}
+
+#[tokio::test]
+async fn each_member_of_a_batch_has_its_own_fate() {
+    let app = App::start().await;
+    for code in [CODE, "1100000002", "1100000003"] {
+        app.bill(code).await;
+    }
+    let earlier = submitted(&app, "1100000003", "k9", 9);
+    accept(&app.pool, app.clock.now(), std::slice::from_ref(&earlier)).await.unwrap();
+    let mut late = submitted(&app, "1100000002", "k5", 5);
+    if let CardSource::Inline(card) = &mut late.card {
+        card.expires_at = app.clock.now();
+    }
+    let requests = [
+        submitted(&app, CODE, "k1", 1),
+        submitted(&app, CODE, "k1", 1),
+        submitted(&app, CODE, "k1", 2),
+        submitted(&app, CODE, "k2", 1),
+        submitted(&app, "1100000009", "k3", 1),
+        submitted(&app, "1100000003", "k9", 9),
+        submitted(&app, "1100000003", "k9", 8),
+        late,
+        submitted(&app, "1100000002", "k5", 5),
+    ];
+    let done = accept(&app.pool, app.clock.now(), &requests).await.unwrap();
+    let replayed = |payment, key: &str| Acceptance::Replayed { payment, answer: format!("to {key}") };
+    let refused = Acceptance::Refused;
+    assert_eq!(
+        done.results,
+        [
+            Acceptance::New,
+            replayed(requests[0].id, "k1"),
+            refused(Refusal::KeyReused),
+            refused(Refusal::PaymentLive),
+            refused(Refusal::BillUnknown),
+            replayed(earlier.id, "k9"),
+            refused(Refusal::KeyReused),
+            refused(Refusal::CardExpired),
+            // The same key with a good card: what was refused is not remembered.
+            Acceptance::New,
+        ]
+    );
+    assert_eq!(done.outbox.len(), 2);
+    assert_eq!(app.stored().await, [3; 5]);
+}
+
+#[tokio::test]
+async fn a_member_that_breaks_its_batch_fails_alone() {
+    let app = App::start().await;
+    for code in [CODE, "1100000002", "1100000003"] {
+        app.bill(code).await;
+    }
+    sqlx::query("ALTER TABLE payment ADD CHECK (bill_code <> '1100000001')").execute(&app.pool).await.unwrap();
+    let mut holder = app.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM bill WHERE code = '1100000002' FOR UPDATE").execute(&mut *holder).await.unwrap();
+    let requests = [
+        submitted(&app, CODE, "poison", 1),
+        submitted(&app, "1100000002", "locked", 1),
+        submitted(&app, "1100000003", "well", 1),
+    ];
+    let done = accept(&app.pool, app.clock.now(), &requests).await.unwrap();
+    let refused = Acceptance::Refused;
+    assert_eq!(done.results, [refused(Refusal::Internal), refused(Refusal::InFlight), Acceptance::New]);
+    assert_eq!(app.stored().await, [1; 5]);
+    holder.rollback().await.unwrap();
 }
