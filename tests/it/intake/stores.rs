@@ -193,3 +193,61 @@ async fn a_member_that_breaks_its_batch_fails_alone() {
     assert_eq!(app.stored().await, [1; 5]);
     holder.rollback().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_comes_from_several_intakes_at_once_the_rules_hold() {
+    let app = std::sync::Arc::new(App::start().await);
+    for bill in 0..12 {
+        app.bill(&format!("11000000{bill:02}")).await;
+    }
+    // Keys and bills are few, so that batches collide in every way, in every order.
+    let tasks = (0..6_u64).map(|task| {
+        let app = app.clone();
+        tokio::spawn(async move {
+            let mut random = task.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+            let mut next = |below: u64| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                random % below
+            };
+            let mut results = Vec::new();
+            for _ in 0..12 {
+                let batch: Vec<NewPayment> = (0..=next(10))
+                    .map(|_| {
+                        let bill = next(12);
+                        submitted(&app, &format!("11000000{bill:02}"), &format!("key-{}", next(20)), bill as u8)
+                    })
+                    .collect();
+                let done = accept(&app.pool, app.clock.now(), &batch).await.unwrap();
+                results.extend(batch.into_iter().map(|request| request.id).zip(done.results));
+            }
+            results
+        })
+    });
+    let results: Vec<_> = futures::future::join_all(tasks).await.into_iter().flat_map(Result::unwrap).collect();
+    let mut new: Vec<Uuid> =
+        results.iter().filter(|(_, result)| *result == Acceptance::New).map(|(id, _)| *id).collect();
+    new.sort_unstable();
+    let stored: Vec<Uuid> =
+        sqlx::query_scalar("SELECT id FROM payment ORDER BY id").fetch_all(&app.pool).await.unwrap();
+    assert_eq!(stored, new, "what was answered 202 is what is there");
+    let bills: i64 =
+        sqlx::query_scalar("SELECT count(DISTINCT bill_code) FROM payment").fetch_one(&app.pool).await.unwrap();
+    let count = i64::try_from(new.len()).unwrap();
+    assert_eq!(
+        (bills, app.stored().await),
+        (count, [count; 5]),
+        "one payment a bill, one key, card, step and message each"
+    );
+    for (id, result) in &results {
+        match result {
+            Acceptance::New => {}
+            Acceptance::Replayed { payment, .. } => assert!(stored.contains(payment) && payment != id),
+            Acceptance::Refused(refusal) => {
+                assert!(matches!(refusal, Refusal::KeyReused | Refusal::PaymentLive | Refusal::InFlight), "{refusal:?}")
+            }
+        }
+    }
+    assert!(results.iter().any(|(_, result)| matches!(result, Acceptance::Replayed { .. })));
+}
