@@ -3,6 +3,7 @@
 mod acquirer;
 mod architecture;
 mod broker;
+mod intake;
 mod ops;
 mod pipeline;
 mod receipts;
