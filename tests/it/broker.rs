@@ -192,9 +192,8 @@ async fn a_drain_finishes_what_is_in_hand_and_puts_the_rest_back() {
     let finish = CancellationToken::new();
     let holds = Arc::new(Holds { started, finish: finish.clone(), finished: Mutex::default() });
     let stop = CancellationToken::new();
-    let consume = |handler, stop| {
-        tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading(10, 1), handler, stop))
-    };
+    let consume =
+        |handler, stop| tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading(10, 1), handler, stop));
     let consumer = consume(Arc::clone(&holds), stop.clone());
     let in_hand = starting.recv().await.unwrap();
     stop.cancel();
