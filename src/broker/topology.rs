@@ -151,7 +151,7 @@ fn declarations(broker: &Broker) -> Vec<Declaration> {
         let (name, dead) = (names.queue(queue), names.dead(queue));
         all.push(Declaration {
             name: dead,
-            arguments: table(&[quorum.clone()]),
+            arguments: table(std::slice::from_ref(&quorum)),
             bindings: vec![(names.dead_exchange(), name.clone())],
         });
         let exchange = |topic: Topic| if topic.is_command() { names.commands() } else { names.events() };
