@@ -5,9 +5,11 @@
 
 mod event;
 mod messages;
+mod read;
 
-pub use event::{Event, ReadError, Topic};
+pub use event::{Event, Topic};
 pub use messages::{
     CardRef, ChallengeCompleted, ForeignRequest, OperationCompleted, Payer, PaymentFact, PaymentRefused,
     PaymentRequested, SettlementEntry,
 };
+pub use read::ReadError;
