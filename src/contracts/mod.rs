@@ -6,6 +6,7 @@
 mod event;
 mod messages;
 mod read;
+pub mod schemas;
 
 pub use event::{Event, Topic};
 pub use messages::{
