@@ -1,6 +1,7 @@
 //! What crosses the broker is what the files in `schemas/` say: the files are generated from the code, the examples
 //! in them are valid and readable, and so is everything that the code makes.
 
+mod asyncapi;
 mod broken;
 mod generated;
 
