@@ -18,6 +18,7 @@ use crate::{
     broker::{self, Broker, Publisher},
     clock::{self, Clock},
     config::Config,
+    intake::{self, Intake},
     relay::Relay,
     store,
     worker::Context,
@@ -106,7 +107,15 @@ impl App {
     fn start_intake(&self, context: &Context, listener: TcpListener) {
         let (feed, _) = broadcast::channel(LIVE_BACKLOG);
         self.tasks.spawn(broker::live::follow(context.broker.clone(), feed.clone(), self.stop.clone()));
-        let _ = (listener, feed);
+        let intake = Intake::start(
+            context.pool.clone(),
+            Arc::clone(&context.config),
+            context.clock.clone(),
+            context.relay.clone(),
+            feed,
+        );
+        let stop = self.stop.clone();
+        self.supervise("intake", async move { Ok(intake::serve(listener, intake, stop).await?) });
     }
 
     /// Runs a role; one that ends with an error, which only unusable settings cause, ends the process.
@@ -124,9 +133,14 @@ impl App {
     pub async fn run(self, until: impl Future<Output = ()>) -> bool {
         let well = tokio::select! {
             () = until => true,
-            () = self.failed.notified() => false,
+            () = self.failed() => false,
         };
         self.stop().await && well
+    }
+
+    /// Ends when a role cannot go on; while all of them can, never.
+    pub async fn failed(&self) {
+        self.failed.notified().await;
     }
 
     /// Drains and ends. False if it took too long and was cut.
@@ -148,7 +162,8 @@ impl App {
 }
 
 fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
 }
 
 /// Ends at the first Ctrl-C or SIGTERM; the second one ends the process at once.

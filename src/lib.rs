@@ -6,14 +6,18 @@
 
 pub mod acquirer;
 pub mod app;
+pub mod bills_csv;
 pub mod broker;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod contracts;
-// pub mod intake;
+pub mod demo;
+pub mod intake;
 pub mod live;
 pub mod mail_catcher;
 pub mod notify;
+pub mod payer;
 pub mod payment;
 pub mod relay;
 pub mod sealing;

@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The one binary: a role per subcommand.
+
+fn main() -> std::process::ExitCode {
+    tolom::cli::main()
+}

@@ -1,9 +1,14 @@
 //! Logs and metrics. No card data, no secrets, no bodies: only ids, statuses and reasons of our own.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    io::IsTerminal,
+    path::Path,
+    sync::{Mutex, OnceLock},
+    time::Duration,
+};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::{self, LogFormat};
 
@@ -19,9 +24,20 @@ static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 /// Starts logging to standard error. Repeating it changes nothing.
 pub fn log(settings: &config::Log) {
     // lapin logs whole returned messages, bodies included.
+    start_log(settings, std::io::stderr().is_terminal(), std::io::stderr);
+}
+
+/// Starts logging to a fresh file, for a command whose terminal is a table. Repeating it changes nothing.
+pub fn log_to_file(settings: &config::Log, path: &Path) -> std::io::Result<()> {
+    let file = std::fs::File::create(path)?;
+    start_log(settings, false, Mutex::new(file));
+    Ok(())
+}
+
+fn start_log(settings: &config::Log, colours: bool, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
     let filter = format!("{},lapin=error,lapin::returned_messages=off,tower_http=warn", settings.filter);
     let filter = EnvFilter::builder().parse_lossy(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(writer);
     let layer = match settings.format {
         LogFormat::Pretty => layer.compact().boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
@@ -80,7 +96,5 @@ fn describe() {
     ];
     counters.into_iter().for_each(|(name, about)| metrics::describe_counter!(name, about));
     gauges.into_iter().for_each(|(name, about)| metrics::describe_gauge!(name, about));
-    histograms
-        .into_iter()
-        .for_each(|(name, about)| metrics::describe_histogram!(name, metrics::Unit::Seconds, about));
+    histograms.into_iter().for_each(|(name, about)| metrics::describe_histogram!(name, metrics::Unit::Seconds, about));
 }

@@ -80,8 +80,7 @@ fn new_payment(context: &Context, event: &Event<PaymentRequested>, request: &For
 async fn refuse(context: &Context, event: &Event<PaymentRequested>, reason: &str, detail: &str) -> Admission {
     let (id, topic) = (clock::new_id(), Topic::PaymentRefused);
     let payment = event.data.payment;
-    let data =
-        PaymentRefused { payment, request: event.id, reason: reason.to_owned(), detail: detail.to_owned() };
+    let data = PaymentRefused { payment, request: event.id, reason: reason.to_owned(), detail: detail.to_owned() };
     let body = Event::new(topic, id, "/tolom/authorize", payment, context.clock.now(), data).to_bytes();
     match context.publisher.publish(Outgoing::event(topic, id, body, None)).await {
         // That nobody listens is the foreign site's choice.

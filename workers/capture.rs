@@ -49,9 +49,7 @@ impl Handler for Capture {
         payments.dedup();
         let context = &self.context;
         let claimed = context
-            .until_available(|| async {
-                operations::claim_captures(&context.pool, &payments, &context.terms()).await
-            })
+            .until_available(|| async { operations::claim_captures(&context.pool, &payments, &context.terms()).await })
             .await;
         let mut claims: HashMap<Uuid, Claimed> = match claimed {
             None => return facts.into_iter().for_each(|(message, _)| message.leave()),

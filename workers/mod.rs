@@ -27,7 +27,11 @@ pub const FIGURES_ROLE: &str = "resolve";
 
 /// The registry: a worker is a file and a line here.
 pub const ALL: [Role; 5] = [
-    Role { name: "authorize", about: "opens sealed cards and authorizes payments", run: |c| Box::pin(authorize::run(c)) },
+    Role {
+        name: "authorize",
+        about: "opens sealed cards and authorizes payments",
+        run: |c| Box::pin(authorize::run(c)),
+    },
     Role { name: "record", about: "records outcomes in the books", run: |c| Box::pin(record::run(c)) },
     Role { name: "capture", about: "captures what the books hold", run: |c| Box::pin(capture::run(c)) },
     Role { name: "receipt", about: "sends receipts", run: |c| Box::pin(receipt::run(c)) },

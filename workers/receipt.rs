@@ -11,7 +11,7 @@ use crate::{
     broker::{Handler, Message, Queue, Reading, Verdict},
     config::Config,
     contracts::{Event, PaymentFact, Topic},
-    notify::{Locale, MailError, Mailer, Receipt, ReceiptMail},
+    notify::{MailError, Mailer, Receipt, ReceiptMail},
     store::receipts::{self, ReceiptRow},
     worker::{Context, Worker, run as run_worker},
 };
@@ -122,26 +122,7 @@ impl Receipts {
     fn render(&self, row: ReceiptRow) -> Result<ReceiptMail, String> {
         let config = &self.context.config;
         let email = row.email.clone();
-        let receipt = receipt(row);
-        receipt.mail(&email, &config.operator, &config.intake.public_url).map_err(|error| error.to_string())
-    }
-}
-
-/// The receipt of a row.
-fn receipt(row: ReceiptRow) -> Receipt {
-    Receipt {
-        number: row.number,
-        payment: row.payment,
-        bill: row.bill,
-        service: row.service,
-        applicant: row.applicant,
-        amount: row.amount,
-        card: row.card,
-        authorization_code: row.authorization_code,
-        rrn: row.rrn,
-        paid_at: row.paid_at,
-        // The table's own check allows no other.
-        locale: row.locale.parse().unwrap_or(Locale::Ky),
+        Receipt::from(row).mail(&email, &config.operator, &config.intake.public_url).map_err(|error| error.to_string())
     }
 }
 

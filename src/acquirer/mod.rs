@@ -4,8 +4,8 @@
 //! guesses: `NotSent` only when provably no byte of the request reached the acquirer, `Unknown` whenever it may have.
 //! Each adapter looks at `send_before` right before it writes; past it, it answers `NotSent` (rule 3).
 
-mod codes;
 pub mod books;
+mod codes;
 pub mod http;
 mod retry;
 

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume};
 use lapin::{Connection, ConnectionProperties};
 pub use publisher::{Exchange, Outgoing, PublishError, Publisher};
-pub use topology::{Depths, Finding, Names, Queue, apply, peek_dead_letters, verify};
+pub use topology::{Depths, Finding, Names, Queue, apply, peek_dead_letters, remove, verify};
 
 use crate::config;
 

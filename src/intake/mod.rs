@@ -1,1 +1,128 @@
-//! x
+//! The HTTP intake: the API of payers' pages, agencies and sites. All axum is here.
+//!
+//! The intake answers 202 only after the payment, its sealed card and its message are committed. It sheds load before
+//! it fails, never opens a card, and never logs a body.
+
+mod auth;
+mod batcher;
+mod bills;
+mod cards;
+mod challenge;
+mod events;
+mod extract;
+mod housekeeping;
+mod idempotency;
+mod limits;
+mod openapi;
+mod payments;
+mod problem;
+mod receipt;
+mod server;
+mod telemetry;
+mod wire;
+
+use std::{ops::Deref, sync::Arc};
+
+use axum::{Router, middleware};
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+pub use openapi::openapi;
+pub use problem::PROBLEM_BASE;
+pub use server::serve;
+
+use crate::{clock::Clock, config::Config, live::LiveFeed, relay::Relay};
+
+/// What every handler shares.
+#[derive(Clone)]
+pub struct Intake(Arc<Shared>);
+
+/// The parts of an [`Intake`].
+pub struct Shared {
+    pool: PgPool,
+    config: Arc<Config>,
+    clock: Clock,
+    relay: Relay,
+    live: LiveFeed,
+    batcher: batcher::Batcher,
+    lookups: limits::ByAddress,
+    /// Requests in progress; without a permit a request is answered 503 at once.
+    in_flight: Arc<Semaphore>,
+    /// Open event streams.
+    streams: Arc<Semaphore>,
+    /// Ends the event streams, which would never end by themselves.
+    stopping: CancellationToken,
+}
+
+impl Intake {
+    /// Makes the shared state and starts the tasks that accept payments in batches. Needs a tokio runtime.
+    pub fn start(pool: PgPool, config: Arc<Config>, clock: Clock, relay: Relay, live: LiveFeed) -> Self {
+        let most = config.intake.max_in_flight.max(1);
+        Self(Arc::new(Shared {
+            batcher: batcher::Batcher::start(pool.clone(), clock.clone(), relay.clone(), most),
+            lookups: limits::ByAddress::per_minute(config.intake.lookups_per_minute),
+            in_flight: Arc::new(Semaphore::new(most)),
+            streams: Arc::new(Semaphore::new(2 * most)),
+            stopping: CancellationToken::new(),
+            pool,
+            config,
+            clock,
+            relay,
+            live,
+        }))
+    }
+}
+
+impl Deref for Intake {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// All routes of the API with their limits, ready to be served.
+pub fn router(intake: Intake) -> Router {
+    let (routes, _) = openapi::routes().split_for_parts();
+    guard(routes, intake)
+}
+
+/// Puts the limits, the answers to what is not there, and the eyes around routes.
+fn guard(routes: Router<Intake>, intake: Intake) -> Router {
+    routes
+        .fallback(problem::no_such_route)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(middleware::from_fn_with_state(intake.clone(), limits::shed_and_time_out))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn(telemetry::observe))
+        .with_state(intake)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::Request, routing::get};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_costs_one_request_and_says_nothing() {
+        async fn broken() {
+            panic!("4111111111111111");
+        }
+        let pool = sqlx::postgres::PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").unwrap();
+        let (relay, _) = crate::relay::channel(1);
+        let intake = Intake::start(pool, Arc::new(Config::defaults()), Clock::system(), relay, LiveFeed::new(1));
+        let app = guard(Router::new().route("/broken", get(broken)), intake);
+        for _ in 0..2 {
+            let request = Request::get("/broken").body(Body::empty()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 500);
+            assert_eq!(response.headers()["content-type"], "application/problem+json");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(!String::from_utf8_lossy(&body).contains("4111"));
+        }
+    }
+}

@@ -136,16 +136,33 @@ impl Faults {
 pub struct MailCatcher {
     address: SocketAddr,
     mailbox: Arc<Mailbox>,
-    _running: DropGuard,
+    running: DropGuard,
 }
 
 impl MailCatcher {
     /// Listens for SMTP at an address, `127.0.0.1:0` for any free port.
     pub async fn start(listen: &str) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
+        Self::serve(TcpListener::bind(listen).await?)
+    }
+
+    /// Speaks SMTP on this listener.
+    fn serve(listener: TcpListener) -> io::Result<Self> {
         let (address, mailbox, stop) = (listener.local_addr()?, Mailbox::new(), CancellationToken::new());
         tokio::spawn(smtp::serve(listener, Arc::clone(&mailbox), stop.clone()));
-        Ok(Self { address, mailbox, _running: stop.drop_guard() })
+        Ok(Self { address, mailbox, running: stop.drop_guard() })
+    }
+
+    /// Speaks SMTP on one listener and shows the messages over HTTP on another, as [`serve`] does.
+    pub fn with_view(smtp: TcpListener, http: TcpListener) -> io::Result<Self> {
+        let catcher = Self::serve(smtp)?;
+        let view = axum::serve(http, http::view(Arc::clone(&catcher.mailbox)));
+        let stop = catcher.running.token().clone();
+        tokio::spawn(async move {
+            if let Err(error) = view.with_graceful_shutdown(stop.cancelled_owned()).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the mail caught is not shown any more");
+            }
+        });
+        Ok(catcher)
     }
 
     /// Where SMTP is spoken.

@@ -17,6 +17,7 @@ use crate::{
     clock::BISHKEK,
     config::Operator,
     payment::{Money, PaymentCode, card::MaskedCard},
+    store::receipts::ReceiptRow,
 };
 
 /// Everything in the `<style>` element of [`Receipt::html`], byte for byte: a content security policy that allows its
@@ -92,6 +93,25 @@ struct Page<'a> {
     words: Words,
     link: &'a str,
     online: &'a str,
+}
+
+impl From<ReceiptRow> for Receipt {
+    fn from(row: ReceiptRow) -> Self {
+        Self {
+            number: row.number,
+            payment: row.payment,
+            bill: row.bill,
+            service: row.service,
+            applicant: row.applicant,
+            amount: row.amount,
+            card: row.card,
+            authorization_code: row.authorization_code,
+            rrn: row.rrn,
+            paid_at: row.paid_at,
+            // The table's own check allows no other.
+            locale: row.locale.parse().unwrap_or(Locale::Ky),
+        }
+    }
 }
 
 impl Receipt {

@@ -162,3 +162,32 @@ fn marked(path: &Path) -> Vec<u32> {
         })
         .collect()
 }
+
+// Elsewhere nobody can see whose a process is.
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dead_run_left_is_cleaned_and_a_living_run_is_left_alone() {
+        let base = std::env::temp_dir().join(format!("tolom-run-dir-{}", std::process::id()));
+        let living = RunDir::new(&base, &[]).unwrap();
+        let base = base.canonicalize().unwrap();
+        let dead = base.join("1-0");
+        fs::create_dir(&dead).unwrap();
+        File::create(dead.join("lock")).unwrap();
+        let sleeper = |run: &Path| Command::new("sleep").arg("60").env(MARK, run).spawn().unwrap();
+        let (mut left_over, mut in_use) = (sleeper(&dead), sleeper(&living.path));
+
+        let next = RunDir::new(&base, &[]).unwrap();
+        assert!(!dead.exists());
+        assert!(living.path.exists());
+        assert!(!left_over.wait().unwrap().success());
+        assert_eq!(living.processes(), [in_use.id()]);
+        in_use.kill().unwrap();
+        in_use.wait().unwrap();
+        drop((living, next));
+        assert_eq!(fs::read_dir(&base).unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count(), 0);
+        fs::remove_dir_all(base).unwrap();
+    }
+}

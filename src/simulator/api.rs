@@ -15,8 +15,9 @@ use zeroize::Zeroizing;
 
 use super::{
     Simulator, acs,
-    bank::{Asked, Done, Fingerprint, Plan, Refusal},
+    bank::{Asked, Done, Plan, Refusal},
     cards::{self, Behaviour},
+    entry::Fingerprint,
     socket::Line,
 };
 use crate::{
@@ -45,12 +46,43 @@ pub(super) fn router(simulator: Simulator, shutdown: CancellationToken) -> Route
         .route("/books", get(|State(app): State<App>| async move { Json(app.simulator.books()) }))
         .route("/health", get(|| async { "ok\n" }))
         .route("/acs/{reference}", get(acs::show).post(acs::act))
-        .fallback(|| async { problem(StatusCode::NOT_FOUND, "no_such_address", None) })
+        .fallback(|| async { Fault::new(StatusCode::NOT_FOUND, "no_such_address") })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(App { simulator, shutdown })
 }
 
-type Answer = Result<Response, Response>;
+type Answer = Result<Response, Fault>;
+
+/// An error answer, RFC 9457.
+struct Fault {
+    status: StatusCode,
+    code: &'static str,
+    reference: Option<String>,
+    retry_after_s: Option<u64>,
+}
+
+impl Fault {
+    const fn new(status: StatusCode, code: &'static str) -> Self {
+        Self { status, code, reference: None, retry_after_s: None }
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let problem = Problem {
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.status.as_u16(),
+            code: Some(self.code.to_owned()),
+            reference: self.reference,
+        };
+        let mut response =
+            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
 
 async fn authorize(
     State(app): State<App>,
@@ -79,7 +111,7 @@ async fn authorize(
     }
     match done.behaviour {
         Behaviour::TimeoutAfter | Behaviour::Late => Ok(app.never(&line).await),
-        Behaviour::ErrorAfter => Ok(problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", None)),
+        Behaviour::ErrorAfter => Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "internal")),
         Behaviour::ResetAfter => Ok(cut(&line)),
         Behaviour::Slow => {
             tokio::time::sleep(options.slow).await;
@@ -183,19 +215,18 @@ impl App {
         cut(line)
     }
 
-    fn refuse(&self, refusal: Refusal, reference: &str) -> Response {
-        let later = |mut response: Response, seconds: u64| {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-            response
-        };
+    fn refuse(&self, refusal: Refusal, reference: &str) -> Fault {
         let wait = self.simulator.0.options.retry_after;
-        let wait = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let wait = Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+        let busy = Fault::new(StatusCode::SERVICE_UNAVAILABLE, "busy");
         match refusal {
-            Refusal::InFlight => later(problem(StatusCode::CONFLICT, "in_flight", None), wait),
-            Refusal::KeyReused => problem(StatusCode::UNPROCESSABLE_ENTITY, wire::KEY_REUSED, None),
-            Refusal::NotFound => problem(StatusCode::NOT_FOUND, "not_found", Some(reference)),
-            Refusal::Busy => later(problem(StatusCode::SERVICE_UNAVAILABLE, "busy", None), wait),
-            Refusal::Full => later(problem(StatusCode::SERVICE_UNAVAILABLE, "full", None), 60),
+            Refusal::InFlight => Fault { retry_after_s: wait, ..Fault::new(StatusCode::CONFLICT, "in_flight") },
+            Refusal::KeyReused => Fault::new(StatusCode::UNPROCESSABLE_ENTITY, wire::KEY_REUSED),
+            Refusal::NotFound => {
+                Fault { reference: Some(reference.to_owned()), ..Fault::new(StatusCode::NOT_FOUND, "not_found") }
+            }
+            Refusal::Busy => Fault { retry_after_s: wait, ..busy },
+            Refusal::Full => Fault { retry_after_s: Some(60), code: "full", ..busy },
         }
     }
 }
@@ -215,27 +246,17 @@ fn operation(done: Done) -> Response {
 /// The first answer of a card with this behaviour is lost in an error, though the operation is booked.
 fn answer_unless(lost: Behaviour, done: Done) -> Answer {
     if done.fresh && done.behaviour == lost {
-        return Err(problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", None));
+        return Err(Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "internal"));
     }
     Ok(operation(done))
 }
 
-fn problem(status: StatusCode, code: &str, reference: Option<&str>) -> Response {
-    let problem = Problem {
-        title: status.canonical_reason().unwrap_or("Error").to_owned(),
-        status: status.as_u16(),
-        code: Some(code.to_owned()),
-        reference: reference.map(str::to_owned),
-    };
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], Json(problem)).into_response()
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
+    serde_json::from_slice(body).map_err(|_| Fault::new(StatusCode::BAD_REQUEST, "invalid_body"))
 }
 
-fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
-    serde_json::from_slice(body).map_err(|_| problem(StatusCode::BAD_REQUEST, "invalid_body", None))
-}
-
-fn check(headers: &HeaderMap, reference: &str, amount: Money) -> Result<(), Response> {
-    let bad = |code| Err(problem(StatusCode::BAD_REQUEST, code, None));
+fn check(headers: &HeaderMap, reference: &str, amount: Money) -> Result<(), Fault> {
+    let bad = |code| Err(Fault::new(StatusCode::BAD_REQUEST, code));
     if reference.is_empty() || reference.len() > MAX_REFERENCE {
         return bad("invalid_reference");
     }
@@ -246,7 +267,7 @@ fn check(headers: &HeaderMap, reference: &str, amount: Money) -> Result<(), Resp
 }
 
 /// A hash of the request as it was understood; the card is in it, and cannot be had back from it.
-fn fingerprint(request: &impl Serialize) -> Result<Fingerprint, Response> {
-    let bytes = serde_json::to_vec(request).map_err(|_| problem(StatusCode::BAD_REQUEST, "invalid_body", None))?;
+fn fingerprint(request: &impl Serialize) -> Result<Fingerprint, Fault> {
+    let bytes = serde_json::to_vec(request).map_err(|_| Fault::new(StatusCode::BAD_REQUEST, "invalid_body"))?;
     Ok(Sha256::digest(&*Zeroizing::new(bytes)).into())
 }

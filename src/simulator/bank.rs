@@ -1,7 +1,4 @@
-//! The simulator's rules and memory: one record for each reference, and nothing else.
-//!
-//! No card stays here, only what its number made the bank decide. Time-dependent states are settled when they are
-//! looked at, so that a manual clock drives them and no task has to wake up.
+//! The simulator's rules: what each request does to the entries, one for each reference.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,60 +7,20 @@ use std::{
 
 use time::OffsetDateTime;
 
-use super::cards::Behaviour;
+use super::{
+    cards::Behaviour,
+    entry::{Captured, Entry, Fingerprint, NOT_AUTHENTICATED},
+};
 use crate::{
     acquirer::http::wire::{self, State},
-    payment::{
-        Money, OperationKind,
-        operation::{Challenge, Undone},
-    },
+    payment::{Money, OperationKind, operation::Undone},
 };
 
-/// Authentication failed, or not in time.
-const NOT_AUTHENTICATED: &str = "1A";
 /// Invalid transaction: captured already, not approved, or undone.
 const INVALID_TRANSACTION: &str = "12";
 /// Invalid amount: more than there is.
 const INVALID_AMOUNT: &str = "13";
 const DO_NOT_HONOR: &str = "05";
-
-/// The hash of a request without what may differ between repeats.
-pub(super) type Fingerprint = [u8; 32];
-
-/// What a reference stands for.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) number: u64,
-    pub(super) kind: OperationKind,
-    /// The authorization that this belongs to; none for an authorization.
-    pub(super) root: Option<String>,
-    pub(super) amount: Money,
-    pub(super) state: State,
-    pub(super) at: OffsetDateTime,
-    /// Of an authorization: which operation took the money, how much and when.
-    pub(super) captured: Option<Captured>,
-    /// Of an authorization or a reversal.
-    pub(super) undone: Option<Undone>,
-    /// Of an authorization: the sum of its refunds, in minor units.
-    refunded: i64,
-    code: Option<&'static str>,
-    expires_at: Option<OffsetDateTime>,
-    /// Until then there is no outcome.
-    due: Option<OffsetDateTime>,
-    behaviour: Behaviour,
-    /// None if the reference was closed before any request for it had been seen.
-    fingerprint: Option<Fingerprint>,
-}
-
-/// A capture of an authorization.
-#[derive(Debug, Clone)]
-pub(super) struct Captured {
-    pub(super) by: String,
-    pub(super) amount: Money,
-    pub(super) at: OffsetDateTime,
-    /// Whether it came as an operation of its own, not in an authorization's message.
-    pub(super) apart: bool,
-}
 
 /// Why a request has no operation to answer with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -349,93 +306,5 @@ impl Bank {
     fn root(&self, reference: &str) -> Option<String> {
         let entry = self.entries.get(reference)?;
         Some(entry.root.clone().unwrap_or_else(|| reference.to_owned()))
-    }
-}
-
-impl Entry {
-    fn new(asked: Asked<'_>, kind: OperationKind, root: Option<String>) -> Self {
-        Self {
-            number: 0,
-            kind,
-            root,
-            amount: asked.amount,
-            state: State::Approved,
-            at: asked.now,
-            captured: None,
-            undone: None,
-            refunded: 0,
-            code: None,
-            expires_at: None,
-            due: None,
-            behaviour: Behaviour::Approve,
-            fingerprint: Some(asked.fingerprint),
-        }
-    }
-
-    fn decline(&mut self, code: &'static str) {
-        (self.state, self.code) = (State::Declined, Some(code));
-    }
-
-    fn settle(&mut self, now: OffsetDateTime) {
-        if self.due.is_some_and(|due| now >= due) {
-            self.due = None;
-        }
-        if self.state == State::Challenged && self.expires_at.is_some_and(|end| now >= end) {
-            self.decline(NOT_AUTHENTICATED);
-        }
-    }
-
-    /// Whether there is an outcome yet.
-    pub(super) fn is_pending(&self) -> bool {
-        self.due.is_some()
-    }
-
-    /// Whether inquiries do not find it while it is pending.
-    pub(super) fn is_late(&self) -> bool {
-        self.behaviour == Behaviour::Late
-    }
-
-    /// Closes an authorization; tells what there was and how much of it is given back now.
-    fn undo(&mut self) -> (Undone, Money) {
-        let amount = |value| Money { value, currency: self.amount.currency };
-        let (undone, given) = match (self.state, self.due, &self.captured) {
-            (State::Approved, None, Some(captured)) => (Undone::Capture, amount(captured.amount.value - self.refunded)),
-            (State::Approved, None, None) => (Undone::Hold, self.amount),
-            // Undone before, by a reversal with another reference: nothing is given back twice.
-            (State::Closed, _, _) => return (self.undone.unwrap_or(Undone::Nothing), amount(0)),
-            // A refusal is as good as closed.
-            (State::Declined, _, _) => return (Undone::Nothing, amount(0)),
-            (State::Approved | State::Challenged | State::Pending, _, _) => (Undone::Nothing, amount(0)),
-        };
-        if undone == Undone::Nothing {
-            self.captured = None;
-        }
-        (self.state, self.undone, self.due) = (State::Closed, Some(undone), None);
-        (undone, given)
-    }
-
-    /// The operation object. `fate` is the entry whose state counts: the authorization's, for a completion.
-    fn show(&self, reference: &str, fate: &Self, site: &str) -> wire::Operation {
-        let state = if fate.is_pending() { State::Pending } else { fate.state };
-        let approved = state == State::Approved;
-        let challenge = self.expires_at.filter(|_| state == State::Challenged).map(|expires_at| Challenge {
-            url: format!("{site}/acs/{reference}"),
-            fields: vec![("creq".to_owned(), super::acs::creq(reference))],
-            expires_at,
-        });
-        wire::Operation {
-            reference: reference.to_owned(),
-            kind: self.kind,
-            state,
-            id: Some(format!("sim-{}", self.number)),
-            amount: self.amount,
-            authorization_code: approved.then(|| format!("{:06}", self.number % 1_000_000)),
-            rrn: approved.then(|| format!("{:012}", self.number)),
-            captured: approved && (fate.captured.is_some() || self.kind == OperationKind::Capture),
-            undone: fate.undone,
-            decline: self.code.map(|code| wire::Refusal { code: code.to_owned(), message: String::new() }),
-            challenge,
-            at: self.at,
-        }
     }
 }

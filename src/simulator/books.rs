@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::bank::{Bank, Captured, Entry};
+use super::{
+    bank::Bank,
+    entry::{Captured, Entry},
+};
 use crate::{
     acquirer::http::wire::State,
     payment::{Currency, OperationKind, operation::Undone},

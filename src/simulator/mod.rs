@@ -9,6 +9,7 @@ mod api;
 mod bank;
 mod books;
 pub mod cards;
+mod entry;
 mod socket;
 
 use std::{

@@ -1,21 +1,22 @@
 //! All SQL. Functions take slices and work on whole sets: a batch is one statement a table and one transaction.
 
-pub mod books;
-pub mod facts;
-pub mod operations;
-pub mod outbox;
-pub mod receipts;
-pub mod record;
-pub mod resolve;
-pub mod status;
-pub mod verify;
 pub mod accept;
 pub mod bills;
+pub mod books;
 pub mod cards;
 pub mod clients;
+pub mod facts;
 pub mod keys;
+pub mod operations;
+pub mod outbox;
 pub mod payments;
+pub mod receipts;
+pub mod record;
 pub mod request;
+pub mod resolve;
+pub mod scratch;
+pub mod status;
+pub mod verify;
 
 use sqlx::{
     Row,

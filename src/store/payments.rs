@@ -128,61 +128,6 @@ fn decline_reason(word: String) -> Result<DeclineReason, StoreError> {
     serde_json::from_value(serde_json::Value::String(word)).map_err(unreadable)
 }
 
-/// What a receipt says.
-#[derive(Debug, Clone)]
-pub struct ReceiptData {
-    /// Its number.
-    pub number: String,
-    /// The payment.
-    pub payment: Uuid,
-    /// The bill's code.
-    pub bill: String,
-    /// What was paid for.
-    pub service: String,
-    /// For whom.
-    pub applicant: String,
-    /// How much.
-    pub amount: Money,
-    /// With what.
-    pub card: Option<MaskedCard>,
-    /// The issuer's approval code.
-    pub authorization_code: Option<String>,
-    /// Retrieval reference number.
-    pub rrn: Option<String>,
-    /// When the money moved.
-    pub paid_at: OffsetDateTime,
-    /// The payer's language.
-    pub locale: String,
-}
-
-/// What the receipt of a payment says; none until it is paid and has a number.
-pub async fn receipt_data(pool: &PgPool, id: Uuid) -> Result<Option<ReceiptData>, StoreError> {
-    let row = sqlx::query(
-        "SELECT p.*, r.number, b.service, b.applicant, coalesce(p.captured_at, r.issued_at) AS paid_at
-         FROM payment p JOIN receipt r ON r.payment_id = p.id JOIN bill b ON b.code = p.bill_code
-         WHERE p.id = $1 AND p.status IN ('captured', 'settled')",
-    )
-    .bind(id)
-    .fetch_optional(pool)
-    .await?;
-    row.map(|row| {
-        Ok(ReceiptData {
-            number: row.try_get("number")?,
-            payment: row.try_get("id")?,
-            bill: row.try_get("bill_code")?,
-            service: row.try_get("service")?,
-            applicant: row.try_get("applicant")?,
-            amount: read_money(&row, "amount_minor", "currency")?,
-            card: masked_card(&row)?,
-            authorization_code: row.try_get("authorization_code")?,
-            rrn: row.try_get("rrn")?,
-            paid_at: row.try_get("paid_at")?,
-            locale: row.try_get("locale")?,
-        })
-    })
-    .transpose()
-}
-
 /// What came of the payer's return from the bank.
 #[derive(Debug)]
 pub enum Returned {
@@ -265,4 +210,45 @@ pub async fn forget_old_keys(
     .execute(pool)
     .await?;
     Ok(done.rows_affected())
+}
+
+/// An operation of a payment, for operators.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct OperationLine {
+    /// What was asked.
+    pub kind: String,
+    /// Our reference.
+    pub reference: String,
+    /// What it came to, if known.
+    pub outcome: Option<String>,
+    /// Why a person has to look.
+    pub conflict: Option<String>,
+    /// Attempts so far.
+    pub attempts: i32,
+    /// When `resolve` looks next, while it is open.
+    #[serde(with = "time::serde::rfc3339")]
+    pub next_attempt_at: OffsetDateTime,
+}
+
+/// The operations of a payment, the oldest first.
+pub async fn operations(pool: &PgPool, id: Uuid) -> Result<Vec<OperationLine>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT kind, reference, outcome, conflict, attempts, next_attempt_at FROM operation
+         WHERE payment_id = $1 ORDER BY created_at, id",
+    )
+    .bind(id)
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(OperationLine {
+                kind: row.try_get("kind")?,
+                reference: row.try_get("reference")?,
+                outcome: row.try_get("outcome")?,
+                conflict: row.try_get("conflict")?,
+                attempts: row.try_get("attempts")?,
+                next_attempt_at: row.try_get("next_attempt_at")?,
+            })
+        })
+        .collect()
 }

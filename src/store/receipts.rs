@@ -60,17 +60,13 @@ pub async fn claim(pool: &PgPool, payments: &[Uuid], lease: Duration) -> Result<
            AND (r.sending_until IS NULL OR r.sending_until < now())
          RETURNING {COLUMNS}"
     );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
+    let rows =
+        sqlx::query(sqlx::AssertSqlSafe(statement)).bind(payments).bind(lease.as_secs_f64()).fetch_all(pool).await?;
+    let mine = rows.iter().map(read).collect::<Result<_, _>>()?;
+    let sent = sqlx::query_scalar("SELECT payment_id FROM receipt WHERE payment_id = ANY($1) AND sent_at IS NOT NULL")
         .bind(payments)
-        .bind(lease.as_secs_f64())
         .fetch_all(pool)
         .await?;
-    let mine = rows.iter().map(read).collect::<Result<_, _>>()?;
-    let sent =
-        sqlx::query_scalar("SELECT payment_id FROM receipt WHERE payment_id = ANY($1) AND sent_at IS NOT NULL")
-            .bind(payments)
-            .fetch_all(pool)
-            .await?;
     Ok(Claimed { mine, sent })
 }
 

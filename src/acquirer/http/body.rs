@@ -107,3 +107,35 @@ impl Body for Guarded {
         SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_whose_time_passes_while_connecting_never_leaves() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let clock = Clock::manual(OffsetDateTime::UNIX_EPOCH);
+        let send_before = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(5);
+        let bytes = encode(&"the card").unwrap();
+        let (body, watch) = Guarded::new(bytes, send_before, clock.clone());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut received = String::new();
+            stream.read_to_string(&mut received).await.unwrap();
+            received
+        });
+        assert_eq!(watch.fate(), Fate::Untouched);
+        clock.advance(Duration::from_secs(5));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        client.post(url).body(reqwest::Body::wrap(body)).send().await.unwrap_err();
+        assert_eq!(watch.fate(), Fate::TooLate);
+        assert!(!server.await.unwrap().contains("the card"));
+    }
+}

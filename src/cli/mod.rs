@@ -1,0 +1,211 @@
+//! The command line. Exit status: 0 well, 1 found wrong, 2 unusable arguments or settings.
+
+mod admin;
+mod payment;
+mod roles;
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    clock::Clock,
+    config::{Config, ConfigError},
+    telemetry,
+};
+
+/// Takes card payments for state services through RabbitMQ.
+#[derive(Debug, Parser)]
+#[command(name = "tolom", version, about)]
+struct Arguments {
+    /// The settings file (default: tolom.toml, if it is there).
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One setting, for example `--set record.batch=100`; stronger than file and environment.
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the whole pipeline at work, with nothing prepared.
+    Demo {
+        /// End after the findings.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Bring the database schema up to date.
+    Migrate,
+    /// Serve the HTTP intake.
+    Intake,
+    /// Run workers by name.
+    Worker {
+        /// authorize, record, capture, receipt, resolve.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Everything in one process: schema, topology, intake and every worker.
+    All,
+    /// Bills.
+    #[command(subcommand)]
+    Bills(admin::Bills),
+    /// API clients: agencies, sites, finance.
+    #[command(subcommand)]
+    Clients(admin::Clients),
+    /// One payment.
+    #[command(subcommand)]
+    Payment(payment::Payment),
+    /// Exchanges and queues.
+    #[command(subcommand)]
+    Topology(admin::Topology),
+    /// Hold the rules of money against the database, the broker and the acquirer's books.
+    Verify {
+        /// Payments accepted within this many seconds may still be on their way.
+        #[arg(long, default_value_t = 900)]
+        grace_s: u64,
+    },
+    /// Sealing keys.
+    #[command(subcommand)]
+    Keys(admin::Keys),
+    /// Settings.
+    #[command(subcommand)]
+    Config(admin::Settings),
+    /// Serve an acquirer for tests, chosen by test card numbers.
+    Simulator,
+    /// Serve a mailbox that keeps what it is sent.
+    MailCatcher {
+        /// SMTP.
+        #[arg(long, default_value = "127.0.0.1:1025")]
+        listen: String,
+        /// The mailbox as web pages.
+        #[arg(long, default_value = "127.0.0.1:8025")]
+        http: String,
+    },
+}
+
+/// How a command failed.
+#[derive(Debug)]
+enum Failure {
+    /// Arguments or settings that cannot be used.
+    Unusable(String),
+    /// It looked, and something is wrong.
+    Wrong,
+    /// It could not be done.
+    Failed(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        match error.downcast_ref::<ConfigError>() {
+            Some(config) => Self::Unusable(config.to_string()),
+            None => Self::Failed(error),
+        }
+    }
+}
+
+/// What a command works with.
+struct Session {
+    config: Arc<Config>,
+    clock: Clock,
+    json: bool,
+}
+
+impl Session {
+    fn pool(&self) -> Result<sqlx::PgPool, crate::store::StoreError> {
+        crate::store::connect(&self.config.database)
+    }
+
+    /// Prints a value as JSON, or as the text for people.
+    fn print(&self, value: &impl serde::Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        let text = if self.json { serde_json::to_string_pretty(value)? } else { text() };
+        // A reader that has seen enough is no failure.
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{}\n", text.trim_end()).as_bytes());
+        Ok(())
+    }
+}
+
+/// Parses the command line, runs the command and tells how it went.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("tolom: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Ring alone, so that every TLS client of the process uses one provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match runtime.block_on(run(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Wrong) => ExitCode::FAILURE,
+        Err(Failure::Unusable(message)) => {
+            eprintln!("tolom: {message}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(error)) => {
+            eprintln!("tolom: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { config, set, json, command } = arguments;
+    if let Command::Demo { once } = command {
+        let options = crate::demo::DemoOptions { once, json, config_file: config, flags: set };
+        return well(crate::demo::run(options).await?);
+    }
+    let config = Arc::new(Config::load(config.as_deref(), &set)?);
+    telemetry::log(&config.log);
+    let session = Session { config, clock: Clock::system(), json };
+    match command {
+        Command::Demo { .. } => Ok(()),
+        Command::Migrate => roles::migrate(&session).await,
+        Command::Intake => roles::intake(&session).await,
+        Command::Worker { names } => roles::workers(&session, &names).await,
+        Command::All => roles::all(&session).await,
+        Command::Simulator => roles::simulator(&session).await,
+        Command::MailCatcher { listen, http } => roles::mail_catcher(&listen, &http).await,
+        Command::Bills(command) => admin::bills(&session, command).await,
+        Command::Clients(command) => admin::clients(&session, command).await,
+        Command::Topology(command) => admin::topology(&session, command).await,
+        Command::Keys(command) => admin::keys(&session, command).await,
+        Command::Config(command) => admin::settings(&session, &command),
+        Command::Verify { grace_s } => admin::verify(&session, grace_s).await,
+        Command::Payment(command) => payment::run(&session, command).await,
+    }
+}
+
+fn well(well: bool) -> Result<(), Failure> {
+    if well { Ok(()) } else { Err(Failure::Wrong) }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE is expected")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,292 @@
+//! What the demo plays on: servers, a database, queues and addresses of its own, and their removal.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use serde::Serialize;
+use sqlx::PgPool;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{DemoOptions, scenes};
+use crate::{
+    app::{App, Roles},
+    bills_csv,
+    broker::{self, Broker},
+    clock::Clock,
+    config::Config,
+    mail_catcher::MailCatcher,
+    payer::Payer,
+    payment::PaymentCode,
+    sealing::{self, KeyDir},
+    services::{Given, Services, Wanted},
+    simulator::{self, Simulator},
+    store::{
+        self,
+        clients::{self, Client, ClientKind},
+        scratch,
+    },
+    telemetry, workers,
+};
+
+const AGENCY: &str = "demo-agency";
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// An acquirer that is slow to answer is given up soon, so that nobody has to wait for the demo's point.
+const SETTINGS: [(&str, &str); 8] = [
+    ("acquirer.connect_timeout_ms", "500"),
+    ("acquirer.answer_timeout_ms", "3000"),
+    ("acquirer.grace_ms", "500"),
+    ("resolve.poll_ms", "200"),
+    ("resolve.schedule_s", "[1, 2, 5]"),
+    ("intake.lookups_per_minute", "6000"),
+    ("shutdown.drain_s", "10"),
+    ("log.format", "pretty"),
+];
+
+/// Where everything is, for people and scripts.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Addresses {
+    /// The intake: API and pages.
+    pub(super) site: String,
+    /// Whether there are pages, or only the API.
+    pub(super) has_pages: bool,
+    /// Prometheus metrics.
+    pub(super) metrics: String,
+    /// The acquirer's books.
+    pub(super) books: String,
+    /// The mail caught.
+    pub(super) mail: String,
+    /// The log of this run.
+    pub(super) log: PathBuf,
+}
+
+/// A stage that is set.
+pub(super) struct Set {
+    pub(super) config: Arc<Config>,
+    pub(super) clock: Clock,
+    pub(super) pool: PgPool,
+    pub(super) broker: Broker,
+    pub(super) mail: Arc<MailCatcher>,
+    pub(super) addresses: Addresses,
+    /// The sample bills, in the order of their file.
+    pub(super) bills: Vec<PaymentCode>,
+}
+
+/// Whatever has been made so far; each part stands here before it is made, so that nothing is forgotten.
+#[derive(Default)]
+pub(super) struct Stage {
+    services: Option<Services>,
+    database: Option<(String, String)>,
+    broker: Option<Broker>,
+    keys: Option<PathBuf>,
+    simulator: Option<(CancellationToken, JoinHandle<std::io::Result<()>>)>,
+    mail: Option<Arc<MailCatcher>>,
+    app: Option<App>,
+}
+
+/// One listener for each that serves; taken at once, so that nobody else gets their ports.
+struct Listeners {
+    intake: TcpListener,
+    admin: TcpListener,
+    simulator: TcpListener,
+    smtp: TcpListener,
+    mail: TcpListener,
+}
+
+impl Stage {
+    /// Makes everything and starts it. What was made before an error is there for [`Stage::strike`].
+    pub(super) async fn raise(&mut self, options: &DemoOptions, say: impl Fn(&str)) -> anyhow::Result<Set> {
+        let mut config = settings(options)?;
+        let log = target().join("demo.log");
+        std::fs::create_dir_all(target())
+            .and_then(|()| telemetry::log_to_file(&config.log, &log))
+            .with_context(|| format!("the log {} cannot be written", log.display()))?;
+        let found = Services::ensure(&wanted(&config), &say).await?;
+        let services = self.services.insert(found);
+        // Random, so that runs side by side on one server keep out of each other's way.
+        let run = uuid::Uuid::new_v4().simple().to_string();
+        let database = format!("tolom_demo_{}", &run[..8]);
+        config.database.url = services.url_of_database(&database).into();
+        config.broker.url = services.amqp_url.clone().into();
+        config.broker.prefix = format!("demo-{}.", &run[..8]);
+        let keys = std::env::temp_dir().join(format!("tolom-demo-{}", &run[..8]));
+        config.sealing.keys_dir = keys.to_string_lossy().into_owned();
+        self.database = Some((services.database_url.clone(), database));
+        self.keys = Some(keys);
+        let listeners = Listeners::take(&mut config).await?;
+        let config = Arc::new(config);
+        let bills = self.furnish(&config, &say).await?;
+        self.start(config, listeners, bills, log, say).await
+    }
+
+    /// The database with sample bills and a sealing key, and the queues.
+    async fn furnish(&mut self, config: &Config, say: &impl Fn(&str)) -> anyhow::Result<Vec<PaymentCode>> {
+        let (maintenance, name) = self.database.as_ref().context("a database is named first")?;
+        scratch::create_database(maintenance, name).await.with_context(|| {
+            format!("the database {name} cannot be created: may this account of PostgreSQL create databases?")
+        })?;
+        let pool = store::connect(&config.database)?;
+        store::migrate(&pool).await.context("the schema cannot be made")?;
+        say(&format!("database {name} and its schema are there"));
+        let broker = self.broker.insert(Broker::new(&config.broker));
+        broker::apply(broker).await.context("the queues cannot be made")?;
+        say(&format!("exchanges and queues {}* are there", config.broker.prefix));
+        let clock = Clock::system();
+        let agency = Client { id: AGENCY.to_owned(), kind: ClientKind::Agency, name: "Demo agency".to_owned() };
+        // The demo issues bills from a file, so the agency's token is not needed.
+        clients::add(&pool, &agency).await?;
+        let csv = scenes::bills_csv(clock.now());
+        let imported = bills_csv::import(&pool, config, AGENCY, csv.as_bytes()).await?;
+        say(&format!("{} sample bills imported", imported.issued));
+        let keys = KeyDir::open(&config.sealing.keys_dir)?;
+        sealing::ensure_current(&pool, &keys, &config.sealing, clock.now()).await?;
+        pool.close().await;
+        let lines = bills_csv::read(csv.as_bytes(), config).map_err(|faults| anyhow::anyhow!("{faults}"))?;
+        Ok(lines.into_iter().map(|line| line.bill.code).collect())
+    }
+
+    async fn start(
+        &mut self,
+        config: Arc<Config>,
+        listeners: Listeners,
+        bills: Vec<PaymentCode>,
+        log: PathBuf,
+        say: impl Fn(&str),
+    ) -> anyhow::Result<Set> {
+        let clock = Clock::system();
+        let mail_address = listeners.mail.local_addr()?;
+        let stop = CancellationToken::new();
+        let bank = simulator::serve(listeners.simulator, Simulator::new(clock.clone()), stop.clone());
+        self.simulator = Some((stop, tokio::spawn(bank)));
+        let mail = Arc::clone(self.mail.insert(Arc::new(MailCatcher::with_view(listeners.smtp, listeners.mail)?)));
+        let roles =
+            Roles { intake: Some(listeners.intake), admin: Some(listeners.admin), workers: workers::ALL.to_vec() };
+        let app = self.app.insert(App::start(Arc::clone(&config), clock.clone(), roles)?);
+        let admin = format!("http://{}", config.admin.listen);
+        ready(&admin).await?;
+        say("intake, workers, acquirer simulator and mail catcher run");
+        let site = config.intake.public_url.clone();
+        let addresses = Addresses {
+            has_pages: Payer::new(&site)?.has_page(&["en", ""]).await,
+            site,
+            metrics: format!("{admin}/metrics"),
+            books: format!("{}/books", config.acquirer.url),
+            mail: format!("http://{mail_address}/"),
+            log,
+        };
+        let (pool, broker) = (app.pool.clone(), app.broker.clone());
+        Ok(Set { config, clock, pool, broker, mail, addresses, bills })
+    }
+
+    /// Ends when a part of the pipeline cannot go on; before it has started, never.
+    pub(super) async fn failed(&self) {
+        match &self.app {
+            Some(app) => app.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends and removes everything. What cannot be removed is told, and does not keep the rest.
+    pub(super) async fn strike(self) -> Vec<String> {
+        let mut left = Vec::new();
+        if let Some(app) = self.app
+            && !app.stop().await
+        {
+            left.push("the pipeline did not drain in time and was cut".to_owned());
+        }
+        drop(self.mail);
+        if let Some((stop, simulator)) = self.simulator {
+            stop.cancel();
+            if let Ok(Err(error)) = simulator.await {
+                left.push(format!("the acquirer simulator: {error}"));
+            }
+        }
+        if let Some(broker) = self.broker
+            && let Err(error) = broker::remove(&broker).await
+        {
+            left.push(format!("queues {}*: {:#}", broker.settings().prefix, anyhow::Error::from(error)));
+        }
+        if let Some((maintenance, name)) = self.database
+            && let Err(error) = scratch::drop_database(&maintenance, &name).await
+        {
+            left.push(format!("database {name}: {:#}", anyhow::Error::from(error)));
+        }
+        if let Some(keys) = self.keys
+            && let Err(error) = std::fs::remove_dir_all(&keys)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            left.push(format!("sealing keys in {}: {error}", keys.display()));
+        }
+        if let Some(services) = self.services {
+            services.stop().await;
+        }
+        left
+    }
+}
+
+impl Listeners {
+    /// Takes the usual ports, or any that are free, and writes into the settings what was taken.
+    async fn take(config: &mut Config) -> anyhow::Result<Self> {
+        let listeners = Self {
+            intake: listen(&config.intake.listen).await?,
+            admin: listen(&config.admin.listen).await?,
+            simulator: listen(&config.simulator.listen).await?,
+            smtp: listen("127.0.0.1:1025").await?,
+            mail: listen("127.0.0.1:8025").await?,
+        };
+        config.intake.listen = listeners.intake.local_addr()?.to_string();
+        config.admin.listen = listeners.admin.local_addr()?.to_string();
+        config.simulator.listen = listeners.simulator.local_addr()?.to_string();
+        config.intake.public_url = format!("http://{}", config.intake.listen);
+        config.acquirer.url = format!("http://{}", config.simulator.listen);
+        config.acquirer.token = String::new().into();
+        config.mail.url = format!("smtp://{}", listeners.smtp.local_addr()?).into();
+        Ok(listeners)
+    }
+}
+
+/// Listens here, or on a free port of the loopback interface.
+async fn listen(preferred: &str) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(preferred).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind("127.0.0.1:0").await,
+    }
+}
+
+async fn ready(admin: &str) -> anyhow::Result<()> {
+    let operator = Payer::new(admin)?;
+    let asked = async {
+        while !operator.has_page(&["health", "ready"]).await {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::time::timeout(READY_WITHIN, asked).await.context("the pipeline is not ready; the log says why")
+}
+
+/// The demo's own settings are weaker than those that were asked for.
+fn settings(options: &DemoOptions) -> anyhow::Result<Config> {
+    let own = SETTINGS.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let flags: Vec<_> = own.into_iter().chain(options.flags.iter().cloned()).collect();
+    Ok(Config::load(options.config_file.as_deref(), &flags)?)
+}
+
+/// The servers that the environment or the settings name, else whatever can be had.
+fn wanted(config: &Config) -> Wanted {
+    let mut wanted = Wanted::from_env(target().join("services"));
+    let defaults = Config::defaults();
+    let named = |setting: &str, url: &str, default: &str, given: &mut Option<Given>| {
+        if url != default && given.as_ref().is_none_or(|given| given.url != url) {
+            *given = Some(Given { setting: setting.to_owned(), url: url.to_owned() });
+        }
+    };
+    named("database.url", config.database.url.expose(), defaults.database.url.expose(), &mut wanted.database);
+    named("broker.url", config.broker.url.expose(), defaults.broker.url.expose(), &mut wanted.broker);
+    wanted
+}
+
+/// Cargo's folder for what may be thrown away.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from)
+}

@@ -1,0 +1,73 @@
+//! Who calls: nobody in particular, or a client with a bearer token (RFC 6750).
+
+use axum::{
+    extract::FromRequestParts,
+    http::{header, request::Parts},
+};
+
+use super::{Intake, problem::Problem};
+use crate::store::clients::{self, Client, ClientKind};
+
+const WANTED: &str = "Bearer realm=\"tolom\"";
+const INVALID: &str = "Bearer realm=\"tolom\", error=\"invalid_token\"";
+
+/// The caller of a request. A token that is not known is refused, never taken for no token.
+pub(super) enum Caller {
+    /// Without a token: the public site.
+    Public,
+    /// With a token.
+    Client(Client),
+}
+
+impl Caller {
+    /// The scope of its idempotency keys.
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Public => clients::PUBLIC,
+            Self::Client(client) => &client.id,
+        }
+    }
+
+    /// Whether it may submit payments and cards.
+    pub(super) fn may_pay(&self) -> Result<(), Problem> {
+        match self {
+            Self::Public => Ok(()),
+            Self::Client(client) => match client.kind {
+                ClientKind::Agency | ClientKind::Site => Ok(()),
+                ClientKind::Finance => Err(Problem::forbidden("a finance token takes no payments")),
+            },
+        }
+    }
+}
+
+impl FromRequestParts<Intake> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, intake: &Intake) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get(header::AUTHORIZATION) else { return Ok(Self::Public) };
+        let token = value.to_str().ok().and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        let Some(token) = token.filter(|token| !token.is_empty() && token.len() <= 256) else {
+            return Err(Problem::unauthorized(INVALID));
+        };
+        let client = clients::by_token(&intake.pool, token).await?;
+        client.map(Self::Client).ok_or_else(|| Problem::unauthorized(INVALID))
+    }
+}
+
+/// An agency; anybody else is refused.
+pub(super) struct Agency(pub(super) Client);
+
+impl FromRequestParts<Intake> for Agency {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, intake: &Intake) -> Result<Self, Problem> {
+        match Caller::from_request_parts(parts, intake).await? {
+            Caller::Public => Err(Problem::unauthorized(WANTED)),
+            Caller::Client(client) if client.kind == ClientKind::Agency => Ok(Self(client)),
+            Caller::Client(_) => Err(Problem::forbidden("only an agency issues, changes and withdraws bills")),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Accepts that arrive together share one transaction; one that comes alone waits for nobody.
+//!
+//! A few tasks take from one bounded queue whatever is in it right now. While they are busy the queue grows, and so does
+//! the next batch: the batch size follows the load by itself. A request in the queue proceeds although its client may
+//! have gone.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use sqlx::PgPool;
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::problem::Problem;
+use crate::{
+    clock::Clock,
+    relay::Relay,
+    store::accept::{Acceptance, NewPayment, Refusal, accept},
+};
+
+/// Members of one transaction at most.
+const MAX_BATCH: usize = 200;
+/// Transactions at the same time.
+const TASKS: usize = 3;
+/// A client is answered within this, whatever happens.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+struct Waiting {
+    request: NewPayment,
+    deadline: Instant,
+    answer: oneshot::Sender<Acceptance>,
+}
+
+/// The queue's end at which requests enter.
+pub(super) struct Batcher {
+    queue: mpsc::Sender<Waiting>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Batcher {
+    /// Starts the tasks. At most `capacity` requests wait.
+    pub(super) fn start(pool: PgPool, clock: Clock, relay: Relay, capacity: usize) -> Self {
+        let (queue, taken) = mpsc::channel(capacity);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let taken = Arc::new(Mutex::new(taken));
+        for _ in 0..TASKS {
+            let worker = Worker { pool: pool.clone(), clock: clock.clone(), relay: relay.clone() };
+            tasks.spawn(worker.run(taken.clone(), stop.clone()));
+        }
+        tasks.close();
+        Self { queue, stop, tasks }
+    }
+
+    /// Hands a request in and waits for what comes of it. An error means that nobody may have looked at it, or that it
+    /// is not known: a repetition with the same key tells.
+    pub(super) async fn submit(&self, request: NewPayment) -> Result<Acceptance, Problem> {
+        let (answer, answered) = oneshot::channel();
+        let deadline = Instant::now() + DEADLINE;
+        self.queue.try_send(Waiting { request, deadline, answer }).map_err(|_| Problem::overloaded())?;
+        match tokio::time::timeout_at(deadline, answered).await {
+            Ok(Ok(acceptance)) => Ok(acceptance),
+            Ok(Err(_)) | Err(_) => Err(Problem::unavailable()),
+        }
+    }
+
+    /// Accepts what is queued, then ends the tasks.
+    pub(super) async fn drain(&self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+struct Worker {
+    pool: PgPool,
+    clock: Clock,
+    relay: Relay,
+}
+
+impl Worker {
+    async fn run(self, queue: Arc<Mutex<mpsc::Receiver<Waiting>>>, stop: CancellationToken) {
+        loop {
+            let mut batch = Vec::new();
+            {
+                let mut queue = queue.lock().await;
+                tokio::select! {
+                    biased;
+                    _ = queue.recv_many(&mut batch, MAX_BATCH) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            if batch.is_empty() {
+                return;
+            }
+            self.accept(batch).await;
+        }
+    }
+
+    async fn accept(&self, mut batch: Vec<Waiting>) {
+        // Their clients have been answered already; they will come again with the same key.
+        let now = Instant::now();
+        batch.retain(|waiting| waiting.deadline > now);
+        if batch.is_empty() {
+            return;
+        }
+        metrics::histogram!("tolom_intake_batch_size").record(batch.len() as f64);
+        let (requests, answers): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|waiting| (waiting.request, waiting.answer)).unzip();
+        // A panic must cost one batch, not the task that takes from the queue.
+        let accepted = AssertUnwindSafe(accept(&self.pool, self.clock.now(), &requests)).catch_unwind().await;
+        let results = match accepted {
+            Ok(Ok(accepted)) => {
+                self.relay.announce(accepted.outbox);
+                accepted.results
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    batch = answers.len(),
+                    "no payment can be accepted"
+                );
+                vec![Acceptance::Refused(Refusal::Unavailable); answers.len()]
+            }
+            Err(_) => vec![Acceptance::Refused(Refusal::Internal); answers.len()],
+        };
+        for (answer, result) in answers.into_iter().zip(results) {
+            metrics::counter!("tolom_payments_submitted_total", "result" => word(&result)).increment(1);
+            // The client may have gone.
+            let _ = answer.send(result);
+        }
+    }
+}
+
+const fn word(result: &Acceptance) -> &'static str {
+    match result {
+        Acceptance::New => "accepted",
+        Acceptance::Replayed { .. } => "replayed",
+        Acceptance::Refused(refusal) => refusal.problem(),
+    }
+}

@@ -1,0 +1,127 @@
+//! Limits: requests in progress, their time, and how often an address may ask.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use axum::{
+    extract::{ConnectInfo, FromRequestParts, Request, State},
+    http::{HeaderMap, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use governor::{
+    DefaultKeyedRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
+
+use super::{Intake, problem::Problem};
+
+/// From the end of the headers to the start of the answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Addresses that are remembered at most.
+const MAX_ADDRESSES: usize = 100_000;
+/// Every so many checks the addresses that have been quiet are forgotten.
+const FORGET_EVERY: u32 = 10_000;
+
+/// Answers 503 at once when too much is in progress, and after a time when a request takes too long. An event stream
+/// counts until its first byte; it has a bound of its own.
+pub(super) async fn shed_and_time_out(State(intake): State<Intake>, request: Request, next: Next) -> Response {
+    let Ok(_permit) = intake.in_flight.try_acquire() else { return Problem::overloaded().into_response() };
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::unavailable().into_response(),
+    }
+}
+
+/// A bound on how often one address may ask (generic cell rate algorithm).
+pub(super) struct ByAddress {
+    limiter: DefaultKeyedRateLimiter<IpAddr>,
+    checks: AtomicU32,
+}
+
+impl ByAddress {
+    /// So many a minute, all of which may come at once.
+    pub(super) fn per_minute(count: u32) -> Self {
+        let quota = Quota::per_minute(NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN));
+        Self { limiter: RateLimiter::keyed(quota), checks: AtomicU32::new(0) }
+    }
+
+    /// Counts a request of this address, or refuses it.
+    pub(super) fn check(&self, address: IpAddr) -> Result<(), Problem> {
+        let checks = self.checks.fetch_add(1, Ordering::Relaxed);
+        if checks % FORGET_EVERY == FORGET_EVERY - 1 {
+            self.limiter.retain_recent();
+            self.limiter.shrink_to_fit();
+        }
+        // A flood from more addresses than can be told apart counts as one.
+        let address = if self.limiter.len() > MAX_ADDRESSES { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { address };
+        self.limiter.check_key(&address).map_err(|until| {
+            let wait = until.wait_time_from(DefaultClock::default().now());
+            Problem::rate_limited(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1))
+        })
+    }
+}
+
+/// Where a request comes from. IPv6 counts by its /64, the smallest network that is given to a customer (RFC 6177).
+pub(super) struct ClientAddress(pub(super) IpAddr);
+
+impl FromRequestParts<Intake> for ClientAddress {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, intake: &Intake) -> Result<Self, Self::Rejection> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        let forwarded = if intake.config.intake.trust_forwarded_for { forwarded_for(&parts.headers) } else { None };
+        let address = forwarded.or(peer).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        Ok(Self(network_of(address)))
+    }
+}
+
+/// The last address of `X-Forwarded-For`: the one that our own proxy saw. Those before it are the client's word.
+fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+    headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
+}
+
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & !u128::from(u64::MAX))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_proxys_word_counts() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(forwarded_for(&headers), None);
+        headers.append("x-forwarded-for", "1.1.1.1, 2.2.2.2".parse().unwrap());
+        headers.append("x-forwarded-for", "3.3.3.3,192.0.2.7".parse().unwrap());
+        assert_eq!(forwarded_for(&headers), Some(IpAddr::from([192, 0, 2, 7])));
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address() {
+        let networks: Vec<_> = ["2001:db8:1:2::3", "2001:db8:1:2:ffff::", "::ffff:192.0.2.1"]
+            .map(|text| network_of(text.parse().unwrap()).to_string())
+            .into();
+        assert_eq!(networks, ["2001:db8:1:2::", "2001:db8:1:2::", "192.0.2.1"]);
+    }
+
+    #[test]
+    fn an_address_is_refused_after_its_share_and_others_are_not() {
+        let limit = ByAddress::per_minute(3);
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        assert!((0..3).all(|_| limit.check(one).is_ok()));
+        assert!(limit.check(one).is_err());
+        assert!(limit.check(other).is_ok());
+    }
+}
