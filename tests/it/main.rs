@@ -7,6 +7,7 @@ mod contracts;
 mod intake;
 mod ops;
 mod pipeline;
+mod processes;
 mod receipts;
 mod services;
 mod support;

@@ -54,6 +54,11 @@ impl World {
 
     /// Database, topology, simulator and mailbox; no role runs yet.
     pub(crate) async fn prepared(change: impl FnOnce(&mut Config)) -> Self {
+        Self::on_broker(&services().await.amqp_url, change).await
+    }
+
+    /// The same on a broker of the test's own.
+    pub(crate) async fn on_broker(amqp_url: &str, change: impl FnOnce(&mut Config)) -> Self {
         let database = TestDatabase::fresh().await;
         let clock = Clock::system();
         let simulator = Simulator::with_options(
@@ -77,7 +82,7 @@ impl World {
         let mut config = Config::defaults();
         config.database.url = database.url.clone().into();
         config.database.max_connections = 8;
-        config.broker.url = services().await.amqp_url.clone().into();
+        config.broker.url = amqp_url.to_owned().into();
         config.broker.prefix = format!("test-{id}.");
         config.broker.retry_delays_ms = vec![100, 500];
         config.acquirer.url = format!("http://{acquirer}");
