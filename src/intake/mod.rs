@@ -85,6 +85,11 @@ impl Deref for Intake {
 /// All routes of the API with their limits, ready to be served.
 pub fn router(intake: Intake) -> Router {
     let (routes, _) = openapi::routes().split_for_parts();
+    guard(routes, intake)
+}
+
+/// Puts the limits, the answers to what is not there, and the eyes around routes.
+fn guard(routes: Router<Intake>, intake: Intake) -> Router {
     routes
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
@@ -92,4 +97,32 @@ pub fn router(intake: Intake) -> Router {
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::panicked))
         .layer(middleware::from_fn(telemetry::observe))
         .with_state(intake)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, http::Request, routing::get};
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_costs_one_request_and_says_nothing() {
+        async fn broken() {
+            panic!("4111111111111111");
+        }
+        let pool = sqlx::postgres::PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").unwrap();
+        let (relay, _) = crate::relay::channel(1);
+        let intake = Intake::start(pool, Arc::new(Config::defaults()), Clock::system(), relay, LiveFeed::new(1));
+        let app = guard(Router::new().route("/broken", get(broken)), intake);
+        for _ in 0..2 {
+            let request = Request::get("/broken").body(Body::empty()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 500);
+            assert_eq!(response.headers()["content-type"], "application/problem+json");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert!(!String::from_utf8_lossy(&body).contains("4111"));
+        }
+    }
 }

@@ -248,7 +248,6 @@ pub(super) async fn no_such_method() -> Problem {
 }
 
 /// A handler panicked: the request fails, the process goes on. The panic hook has logged it.
-#[expect(clippy::needless_pass_by_value, reason = "the signature is tower-http's")]
 pub(super) fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     Problem::internal().into_response()
 }

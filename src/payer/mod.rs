@@ -189,6 +189,14 @@ impl Payer {
         self.send("submitting a payment", post.json(request)).await
     }
 
+    /// Stores a sealed card for a payment that comes by another way: its id.
+    pub async fn store_card(&self, card: &Card) -> Result<Uuid, PayerError> {
+        let what = "storing a card";
+        let answer = self.ask(what, self.client.post(self.url(&["v1", "cards"])).json(card)).await?;
+        let id = answer["id"].as_str().and_then(|id| id.parse().ok());
+        id.ok_or_else(|| PayerError::Unreadable { what, why: "no id".to_owned() })
+    }
+
     /// Where a payment stands, with its timeline.
     pub async fn payment(&self, id: Uuid) -> Result<Value, PayerError> {
         self.ask("reading a payment", self.get(&["v1", "payments", &id.to_string()])).await

@@ -343,5 +343,4 @@ fn read_card(text: &[u8]) -> Result<CardInput, SealError> {
 }
 
 #[cfg(test)]
-#[path = "jwe_tests.rs"]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use time::OffsetDateTime;
 
 use super::{
@@ -39,7 +39,7 @@ pub struct Rotated {
 
 /// Makes a key and offers it for sealing.
 pub async fn create(
-    pool: &PgPool,
+    db: impl PgExecutor<'_>,
     dir: &KeyDir,
     settings: &config::Sealing,
     now: OffsetDateTime,
@@ -53,10 +53,8 @@ pub async fn create(
         seal_until,
         destroy_at: seal_until + hours(settings.keep_hours),
     };
-    if let Err(error) = keys::insert(pool, &key).await {
-        // Whether it was inserted may be unknown, so the file stays: without a row it is destroyed by age.
-        return Err(error.into());
-    }
+    // Should this fail, the file stays, for the row may be there all the same; without one it is destroyed by its age.
+    keys::insert(db, &key).await?;
     Ok(kid)
 }
 
@@ -88,7 +86,7 @@ pub async fn ensure_current(
     let held = |key: &SealingKey| files.iter().any(|(kid, _)| kid.as_str() == key.kid);
     let left = known.iter().filter(|key| held(key)).map(|key| key.seal_until - now).max();
     if left.is_none_or(|left| left < hours(settings.seal_hours) / 4) {
-        rotated.made = Some(create(pool, dir, settings, now).await?);
+        rotated.made = Some(create(&mut *turn, dir, settings, now).await?);
     }
     rotated.destroyed = destroy_past(dir, settings, &known, &files, now)?;
     // The files first: a row that is left over is destroyed again, a file that is left over would open cards.

@@ -5,6 +5,7 @@
 //! bill". Whoever loses there is told why by what the winner has written.
 
 mod batch;
+mod rows;
 
 use std::collections::HashMap;
 

@@ -142,7 +142,7 @@ async fn lock(
     let rows = sqlx::query(
         "SELECT p.id, p.status, p.version, p.bill_code, p.amount_minor, p.currency, p.acquirer, p.capture_at_once,
                 p.card_id, p.challenge_response, p.traceparent,
-                (b.status = 'open' OR b.paid_by = p.id) AS bill_awaits,
+                (b.status = 'open' OR b.paid_by IS NOT DISTINCT FROM p.id) AS bill_awaits,
                 e.id AS existing, e.outcome AS existing_outcome, e.owner IS NOT NULL AS existing_owned,
                 a.reference AS authorization_reference,
                 EXISTS (SELECT FROM operation o WHERE o.payment_id = p.id AND (o.outcome IS NULL

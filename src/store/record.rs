@@ -213,7 +213,7 @@ async fn load(
     let rows = sqlx::query(
         "SELECT o.id AS operation, o.payment_id, o.kind, o.reference, o.acquirer, o.amount_minor, o.currency,
                 o.outcome, p.status, p.version, p.bill_code, p.card_number_masked, p.card_brand, p.traceparent,
-                b.agency, b.service, (b.status = 'open' OR b.paid_by = p.id) AS bill_awaits,
+                b.agency, b.service, (b.status = 'open' OR b.paid_by IS NOT DISTINCT FROM p.id) AS bill_awaits,
                 l.held, l.captured,
                 EXISTS (SELECT FROM operation r WHERE r.payment_id = p.id AND r.kind = 'reverse') AS reversal_exists,
                 extract(epoch FROM now() - p.accepted_at)::float8 AS age_s

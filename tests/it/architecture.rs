@@ -19,14 +19,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sealing", &["payment", "clock", "config", "store"]),
     ("relay", &["broker", "store"]),
     ("telemetry", &["config"]),
-    (
-        "worker",
-        &["acquirer", "broker", "clock", "config", "contracts", "payment", "relay", "store"],
-    ),
+    ("worker", &["acquirer", "broker", "clock", "config", "contracts", "payment", "relay", "store"]),
     (
         "workers",
         &[
-            "acquirer", "broker", "clock", "config", "contracts", "notify", "payment", "relay", "sealing", "store",
+            "acquirer",
+            "broker",
+            "clock",
+            "config",
+            "contracts",
+            "notify",
+            "payment",
+            "relay",
+            "sealing",
+            "store",
             "worker",
         ],
     ),
@@ -38,15 +44,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// Vendor crates and the modules they may be named in.
 const AT_HOME: &[(&str, &[&str])] = &[
-    // The services finder asks servers whether they are usable, before there is any broker or store to ask.
-    ("lapin", &["broker", "services"]),
-    ("sqlx", &["store", "services", "app", "worker", "relay", "intake", "sealing", "verify", "cli", "demo", "bills_csv"]),
+    // The services finder asks servers whether they are usable, before there is any broker or store to ask; telemetry
+    // names the crate whose logs it silences.
+    ("lapin", &["broker", "services", "telemetry"]),
+    (
+        "sqlx",
+        &["store", "services", "app", "worker", "relay", "intake", "sealing", "verify", "cli", "demo", "bills_csv"],
+    ),
     ("reqwest", &["acquirer", "notify", "payer"]),
     ("lettre", &["notify"]),
     ("axum", &["intake", "simulator", "mail_catcher", "app"]),
     ("figment", &["config"]),
     ("backoff", &["acquirer"]),
-    ("p256", &["sealing"]),
+    ("p256", &["sealing", "payer"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
@@ -73,8 +83,11 @@ fn library() -> Vec<(PathBuf, String, String)> {
             let module = if folder == "workers" { "workers" } else { first.trim_end_matches(".rs") };
             let text = fs::read_to_string(&file).unwrap();
             let code = text.split("#[cfg(test)]").next().unwrap();
-            let code: String =
-                code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect();
+            let code: String = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .map(|line| format!("{line}\n"))
+                .collect();
             all.push((file.strip_prefix(root).unwrap().to_owned(), module.to_owned(), code));
         }
     }

@@ -16,7 +16,7 @@ use tolom::{
 use crate::support::services::services;
 
 /// A broker of this test's own: a prefix, and short tiers.
-pub async fn fresh() -> Broker {
+pub(crate) async fn fresh() -> Broker {
     let mut settings: config::Broker = Config::defaults().broker;
     settings.url = services().await.amqp_url.clone().into();
     settings.prefix = format!("test-{}.", &uuid::Uuid::new_v4().simple().to_string()[..12]);
@@ -114,7 +114,7 @@ async fn a_retried_message_comes_back_through_its_tier_alone_and_ends_dead_with_
 }
 
 /// Waits until so many dead letters are there; the broker tells, and the test's own time-out bounds it.
-pub async fn dead_letters(broker: &Broker, count: usize) -> Vec<Vec<u8>> {
+pub(crate) async fn dead_letters(broker: &Broker, count: usize) -> Vec<Vec<u8>> {
     let mut tick = tokio::time::interval(Duration::from_millis(50));
     let wait = async {
         loop {
@@ -166,14 +166,14 @@ async fn a_panic_takes_no_neighbour_with_it_and_the_poison_is_dead_lettered() {
 
 /// Holds every message until it is told to finish.
 struct Holds {
-    started: mpsc::UnboundedSender<()>,
+    started: mpsc::UnboundedSender<usize>,
     finish: CancellationToken,
     finished: Mutex<Vec<String>>,
 }
 
 impl Handler for Holds {
     async fn handle(&self, batch: Vec<Message>) {
-        let _ = self.started.send(());
+        let _ = self.started.send(batch.len());
         self.finish.cancelled().await;
         for message in batch {
             self.finished.lock().unwrap().push(message.id.clone());
@@ -192,16 +192,15 @@ async fn a_drain_finishes_what_is_in_hand_and_puts_the_rest_back() {
     let finish = CancellationToken::new();
     let holds = Arc::new(Holds { started, finish: finish.clone(), finished: Mutex::default() });
     let stop = CancellationToken::new();
-    let consume = |handler, stop| {
-        tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading(10, 1), handler, stop))
-    };
+    let consume =
+        |handler, stop| tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading(10, 1), handler, stop));
     let consumer = consume(Arc::clone(&holds), stop.clone());
-    starting.recv().await.unwrap();
+    let in_hand = starting.recv().await.unwrap();
     stop.cancel();
     finish.cancel();
     consumer.await.unwrap();
     let first = holds.finished.lock().unwrap().clone();
-    assert_eq!(first.len(), 10, "one batch was in hand");
+    assert_eq!(first.len(), in_hand, "one batch was in hand, and no other was begun");
     // The rest is delivered again, and nothing twice.
     let stop = CancellationToken::new();
     let consumer = consume(Arc::clone(&holds), stop.clone());

@@ -1,6 +1,11 @@
 //! The integration tests, one binary: against a real PostgreSQL and a real RabbitMQ, always.
 
 mod acquirer;
+mod architecture;
+mod broker;
+mod intake;
 mod ops;
+mod pipeline;
 mod receipts;
 mod services;
+mod support;

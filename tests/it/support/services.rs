@@ -8,7 +8,7 @@ use tolom::services::{Services, Wanted};
 static SERVICES: OnceCell<Services> = OnceCell::const_new();
 
 /// The servers. Private ones die with this process.
-pub async fn services() -> &'static Services {
+pub(crate) async fn services() -> &'static Services {
     SERVICES
         .get_or_init(|| async {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services");

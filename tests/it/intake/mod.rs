@@ -1,0 +1,13 @@
+//! The intake over real sockets against a real database.
+
+mod accepting;
+mod app;
+mod bad_input;
+mod bills;
+mod events;
+mod import;
+mod outages;
+mod sealing_keys;
+mod stores;
+
+use app::App;

@@ -1,0 +1,251 @@
+//! A whole Tolom for one test: its own database, queue prefix, simulator, mailbox, keys and ports.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use sqlx::PgPool;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tolom::{
+    app::{App, Roles},
+    broker::{self, Broker},
+    clock::Clock,
+    config::Config,
+    contracts,
+    mail_catcher::MailCatcher,
+    payer::{Payer, Request, Submitted},
+    payment::{PaymentCode, card::CardInput},
+    simulator::{self, Simulator, SimulatorOptions},
+    verify,
+    workers::{self, Role},
+};
+use uuid::Uuid;
+
+use super::{database::TestDatabase, services::services};
+
+/// Everything ends within this, or the test fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct World {
+    pub(crate) config: Arc<Config>,
+    pub(crate) broker: Broker,
+    pub(crate) simulator: Simulator,
+    pub(crate) mail: MailCatcher,
+    pub(crate) payer: Payer,
+    pub(crate) pool: PgPool,
+    pub(crate) clock: Clock,
+    app: Option<App>,
+    _database: TestDatabase,
+    _simulator: DropGuard,
+    keys: PathBuf,
+}
+
+impl World {
+    /// Everything running, with short time-outs.
+    pub(crate) async fn start() -> Self {
+        Self::with(|_| ()).await
+    }
+
+    /// The same with settings of the test's own.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut world = Self::prepared(change).await;
+        world.run(workers::ALL.to_vec()).await;
+        world
+    }
+
+    /// Database, topology, simulator and mailbox; no role runs yet.
+    pub(crate) async fn prepared(change: impl FnOnce(&mut Config)) -> Self {
+        let database = TestDatabase::fresh().await;
+        let clock = Clock::system();
+        let simulator = Simulator::with_options(
+            clock.clone(),
+            SimulatorOptions {
+                slow: Duration::from_millis(300),
+                // Longer than a reversal needs to close the reference.
+                late: Duration::from_secs(30),
+                short_challenge: Duration::from_millis(300),
+                ..SimulatorOptions::default()
+            },
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let acquirer = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(simulator::serve(listener, simulator.clone(), stop.clone()));
+        let mail = MailCatcher::start("127.0.0.1:0").await.unwrap();
+        let id = &Uuid::new_v4().simple().to_string()[..12];
+        let keys = std::env::temp_dir().join(format!("tolom-test-keys-{id}"));
+
+        let mut config = Config::defaults();
+        config.database.url = database.url.clone().into();
+        config.database.max_connections = 8;
+        config.broker.url = services().await.amqp_url.clone().into();
+        config.broker.prefix = format!("test-{id}.");
+        config.broker.retry_delays_ms = vec![100, 500];
+        config.acquirer.url = format!("http://{acquirer}");
+        config.acquirer.connect_timeout_ms = 500;
+        config.acquirer.answer_timeout_ms = 1_000;
+        config.acquirer.grace_ms = 100;
+        config.acquirer.send_within_ms = 1_000;
+        config.resolve.poll_ms = 50;
+        config.resolve.schedule_s = vec![1];
+        config.mail.url = format!("smtp://{}", mail.smtp_addr()).into();
+        config.sealing.keys_dir = keys.display().to_string();
+        config.intake.lookups_per_minute = 100_000;
+        config.shutdown.drain_s = 20;
+        change(&mut config);
+        let broker = Broker::new(&config.broker);
+        broker::apply(&broker).await.unwrap();
+        Self {
+            broker,
+            simulator,
+            mail,
+            payer: Payer::new("http://127.0.0.1:1").unwrap(),
+            pool: database.pool.clone(),
+            clock,
+            app: None,
+            config: Arc::new(config),
+            _database: database,
+            _simulator: stop.drop_guard(),
+            keys,
+        }
+    }
+
+    /// Starts the intake and these workers.
+    pub(crate) async fn run(&mut self, workers: Vec<Role>) {
+        let intake = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.payer = Payer::new(&format!("http://{}", intake.local_addr().unwrap())).unwrap();
+        let roles = Roles { intake: Some(intake), admin: None, workers };
+        self.app = Some(App::start(Arc::clone(&self.config), self.clock.clone(), roles).unwrap());
+    }
+
+    /// Drains what runs.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(app) = self.app.take() {
+            assert!(app.stop().await, "drained in time");
+        }
+    }
+
+    /// Issues an open bill.
+    pub(crate) async fn bill(&self, code: &str) -> PaymentCode {
+        self.bills(&[code.to_owned()]).await.remove(0)
+    }
+
+    /// Issues open bills of 510 som.
+    pub(crate) async fn bills(&self, codes: &[String]) -> Vec<PaymentCode> {
+        sqlx::query(
+            "INSERT INTO api_client (id, kind, name, token_hash) VALUES ('agency', 'agency', 'Agency', $1)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(vec![7_u8; 32])
+        .execute(&self.pool)
+        .await
+        .unwrap();
+        sqlx::query(
+            "INSERT INTO bill (code, agency, service, applicant, amount_minor, currency, valid_until)
+             SELECT code, 'agency', 'passport', 'Асанов Айбек', 51000, 'KGS', now() + interval '30 days'
+             FROM unnest($1::text[]) code",
+        )
+        .bind(codes)
+        .execute(&self.pool)
+        .await
+        .unwrap();
+        codes.iter().map(|code| code.parse().unwrap()).collect()
+    }
+
+    /// A request to pay a bill with a card.
+    pub(crate) async fn request(&self, bill: &PaymentCode, number: &str) -> Request {
+        self.request_with(bill, &card(number)).await
+    }
+
+    /// A request to pay a bill with whatever was typed.
+    pub(crate) async fn request_with(&self, bill: &PaymentCode, card: &CardInput) -> Request {
+        let key = wait_for(async || self.payer.keys().await.ok()).await.remove(0);
+        let shown = self.payer.bill(bill).await.unwrap();
+        Request {
+            bill: bill.clone(),
+            amount: shown.amount,
+            card: self.payer.seal(&key, bill, card, self.clock.now()),
+            payer: contracts::Payer { email: "payer@example.com".into(), phone: "+996555123456".into() },
+            locale: "ru".into(),
+            terms: shown.terms,
+        }
+    }
+
+    /// Submits a payment under a new key.
+    pub(crate) async fn pay(&self, bill: &PaymentCode, number: &str) -> Submitted {
+        let request = self.request(bill, number).await;
+        self.payer.submit(&request, &Uuid::new_v4().to_string()).await.unwrap()
+    }
+
+    /// Pays and follows the payment to its end: its id and final status.
+    pub(crate) async fn pay_to_the_end(&self, bill: &PaymentCode, number: &str) -> (Uuid, String) {
+        let submitted = self.pay(bill, number).await;
+        let id = submitted.id().unwrap_or_else(|| panic!("accepted: {submitted:?}"));
+        (id, self.end_of(id).await)
+    }
+
+    /// Follows a payment to its end.
+    pub(crate) async fn end_of(&self, id: Uuid) -> String {
+        let end = tokio::time::timeout(PATIENCE, self.payer.follow(id)).await.expect("an end in time").unwrap();
+        end["status"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a question to the database has this answer.
+    pub(crate) async fn wait_until(&self, question: &'static str, answer: i64) {
+        wait_for(async || {
+            let now: i64 = sqlx::query_scalar(question).fetch_one(&self.pool).await.unwrap();
+            (now == answer).then_some(())
+        })
+        .await;
+    }
+
+    /// Asks the database for a number.
+    pub(crate) async fn count(&self, question: &'static str) -> i64 {
+        sqlx::query_scalar(question).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Waits until nothing is on its way, holds every rule, and leaves nothing behind.
+    pub(crate) async fn finish(mut self) {
+        self.wait_until("SELECT count(*) FROM outbox", 0).await;
+        self.wait_until(
+            "SELECT count(*) FROM operation WHERE (outcome IS NULL OR outcome = 'unknown') AND NOT closing",
+            0,
+        )
+        .await;
+        let findings =
+            verify::verify(&self.config, &self.pool, &self.broker, &self.clock, Duration::ZERO).await.unwrap();
+        assert!(verify::all_kept(&findings), "\n{}", verify::table(&findings));
+        self.stop().await;
+        broker::remove(&self.broker).await.unwrap();
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.keys);
+    }
+}
+
+/// A card of this number that is good otherwise.
+pub(crate) fn card(number: &str) -> CardInput {
+    CardInput {
+        number: number.to_owned(),
+        expiry_month: 12,
+        expiry_year: 2035,
+        cvc: "123".to_owned(),
+        holder: "AIBEK ASANOV".to_owned(),
+    }
+}
+
+/// Asks until there is an answer, for at most [`PATIENCE`].
+pub(crate) async fn wait_for<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    let wait = async {
+        loop {
+            tick.tick().await;
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("an answer in time")
+}
