@@ -179,12 +179,12 @@ impl Report {
 
     /// Where everything is, for somebody who stays.
     pub(super) fn places(&self) -> String {
-        let Addresses { site, has_pages, metrics, books, mail, log } = &self.addresses;
+        let Addresses { site, has_pages, metrics, books, mail, log, database, queues } = &self.addresses;
         let bill = self.unpaid.first().map_or("", String::as_str);
         let pages = if *has_pages { format!("  pages      {site}/en/\n") } else { String::new() };
         format!(
             "\n{pages}  API        {site}/v1/\n  metrics    {metrics}\n  books      {books}   (the acquirer's)\n  \
-             mail       {mail}\n  log        {}\n\n  Bills to pay by hand: {}\n  curl {site}/v1/bills/{bill}\n\n  \
+             mail       {mail}\n  database   {database}\n  queues     {queues}*\n  log        {}\n\n  Bills to pay by hand: {}\n  curl {site}/v1/bills/{bill}\n\n  \
              Ctrl-C ends it and removes everything.\n",
             log.display(),
             self.unpaid.join(" "),
