@@ -103,7 +103,7 @@ impl Authorize {
         for (message, event) in requests {
             match claims.remove(&event.data.payment) {
                 Some(Ok(Claimed::NoSuchPayment)) => work.push(Work::Admit(message, event)),
-                Some(Ok(claimed)) => work.push(Work::Claimed(message, claimed)),
+                Some(Ok(claimed)) => work.push(Work::Claimed(message, Box::new(claimed))),
                 Some(Err(reason)) => message.settle(Verdict::Dead(reason)),
                 // A second message of the same payment in this batch: the first one has the claim, and it is committed.
                 None => message.settle(Verdict::Done),
@@ -163,27 +163,30 @@ impl Authorize {
         };
         let work = returns.into_iter().map(|(message, payment)| {
             let claimed = claims.remove(&payment).unwrap_or(Claimed::NotMine);
-            self.work(Work::Claimed(message, claimed))
+            self.work(Work::Claimed(message, Box::new(claimed)))
         });
         join_all(work).await;
     }
 
     async fn work(&self, work: Work) {
-        match work {
-            Work::Admit(message, event) => self.admit(message, &event).await,
-            Work::Claimed(message, Claimed::Authorize(claim, card)) => self.authorize_one(message, claim, card).await,
-            Work::Claimed(message, Claimed::Complete(claim, response)) => {
-                let call = self.context.call(&claim);
-                let acquirer = &self.context.acquirer;
-                let completed = acquirer.complete_challenge(&call, &claim.original, &response, claim.capture_at_once);
-                let outcome = unknown_if_it_panics(completed).await;
-                self.finish(message, &claim, None, outcome, None).await;
-            }
-            Work::Claimed(message, Claimed::NoSuchPayment) => {
-                message.settle(Verdict::Dead("there is no such payment".to_owned()));
-            }
-            Work::Claimed(message, Claimed::NotMine | Claimed::Capture(_)) => message.settle(Verdict::Done),
+        let (message, claimed) = match work {
+            Work::Admit(message, event) => return self.admit(message, &event).await,
+            Work::Claimed(message, claimed) => (message, *claimed),
+        };
+        match claimed {
+            Claimed::Authorize(claim, card) => self.authorize_one(message, claim, card).await,
+            Claimed::Complete(claim, response) => self.complete_one(message, &claim, &response).await,
+            Claimed::NoSuchPayment => message.settle(Verdict::Dead("there is no such payment".to_owned())),
+            Claimed::NotMine | Claimed::Capture(_) => message.settle(Verdict::Done),
         }
+    }
+
+    async fn complete_one(&self, message: Message, claim: &Claim, response: &[(String, String)]) {
+        let call = self.context.call(claim);
+        let completed =
+            self.context.acquirer.complete_challenge(&call, &claim.original, response, claim.capture_at_once);
+        let outcome = unknown_if_it_panics(completed).await;
+        self.finish(message, claim, None, outcome, None).await;
     }
 
     /// A payment we do not know: a foreign site's request, to be admitted and authorized, or refused.
@@ -273,7 +276,7 @@ impl Authorize {
 
 enum Work {
     Admit(Message, Box<Event<PaymentRequested>>),
-    Claimed(Message, Claimed),
+    Claimed(Message, Box<Claimed>),
 }
 
 enum Opened {

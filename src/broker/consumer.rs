@@ -51,7 +51,7 @@ pub struct Parcel {
 pub struct Message {
     parcel: Parcel,
     tag: u64,
-    settled: Option<mpsc::UnboundedSender<Settled>>,
+    settled: Option<mpsc::Sender<Settled>>,
 }
 
 /// A verdict on its way to the session; what must be sent elsewhere comes back with it.
@@ -83,8 +83,9 @@ impl Message {
     fn send(&mut self, verdict: Verdict) {
         let Some(settled) = self.settled.take() else { return };
         let parcel = std::mem::take(&mut self.parcel);
-        // The channel is bounded by the prefetch. A session that is gone redelivers what it had not acknowledged.
-        let _ = settled.send(match verdict {
+        // There is a place for every verdict of every message in hand. A session that is gone redelivers what it had
+        // not acknowledged.
+        let _ = settled.try_send(match verdict {
             Verdict::Done => Settled::Done(self.tag),
             other => Settled::Return(self.tag, parcel, other),
         });
@@ -160,8 +161,8 @@ struct Session {
     /// One permit a batch.
     places: Arc<Semaphore>,
     batches: TaskTracker,
-    settled: mpsc::UnboundedSender<Settled>,
-    verdicts: mpsc::UnboundedReceiver<Settled>,
+    settled: mpsc::Sender<Settled>,
+    verdicts: mpsc::Receiver<Settled>,
     acks: Acks,
     returns: Returns,
 }
@@ -175,7 +176,8 @@ impl Session {
         let deliveries = channel
             .basic_consume(queue.into(), CONSUMER_TAG.into(), BasicConsumeOptions::default(), FieldTable::default())
             .await?;
-        let (settled, verdicts) = mpsc::unbounded_channel();
+        // A message is settled at most twice: once by its handler, and once when it has been sent elsewhere.
+        let (settled, verdicts) = mpsc::channel(2 * usize::from(reading.prefetch));
         Ok(Self {
             reading,
             connection,
@@ -316,13 +318,7 @@ struct Returns {
 
 impl Returns {
     /// Publishes the message elsewhere, for as long as it takes, and acknowledges it here only then.
-    fn send(
-        &self,
-        tag: u64,
-        parcel: Parcel,
-        verdict: Verdict,
-        settled: mpsc::UnboundedSender<Settled>,
-    ) -> &'static str {
+    fn send(&self, tag: u64, parcel: Parcel, verdict: Verdict, settled: mpsc::Sender<Settled>) -> &'static str {
         let (message, word) = self.outgoing(parcel, verdict);
         tracing::warn!(
             queue = self.queue.name(),
@@ -337,7 +333,7 @@ impl Returns {
             // Once the session is gone the broker redelivers the message, and it is judged anew.
             while !settled.is_closed() {
                 if publisher.publish(message.clone()).await.is_ok() {
-                    let _ = settled.send(Settled::Done(tag));
+                    let _ = settled.send(Settled::Done(tag)).await;
                     return;
                 }
                 pause.wait().await;

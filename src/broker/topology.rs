@@ -54,7 +54,8 @@ impl Queue {
         }
     }
 
-    const fn topics(self) -> &'static [Topic] {
+    /// What is routed to it.
+    pub const fn topics(self) -> &'static [Topic] {
         match self {
             Self::Authorize => &[Topic::PaymentRequested, Topic::PaymentChallengeCompleted],
             Self::Record => &[Topic::OperationCompleted],
@@ -64,8 +65,8 @@ impl Queue {
         }
     }
 
-    /// Finance decides for itself when to try again.
-    const fn has_tiers(self) -> bool {
+    /// Whether it has retry tiers. Finance decides for itself when to try again.
+    pub const fn has_tiers(self) -> bool {
         !matches!(self, Self::Settlement)
     }
 }
@@ -151,7 +152,7 @@ fn declarations(broker: &Broker) -> Vec<Declaration> {
         let (name, dead) = (names.queue(queue), names.dead(queue));
         all.push(Declaration {
             name: dead,
-            arguments: table(&[quorum.clone()]),
+            arguments: table(std::slice::from_ref(&quorum)),
             bindings: vec![(names.dead_exchange(), name.clone())],
         });
         let exchange = |topic: Topic| if topic.is_command() { names.commands() } else { names.events() };

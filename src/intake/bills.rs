@@ -51,7 +51,7 @@ pub(super) struct BillBody {
 /// Look a bill up.
 #[utoipa::path(get, path = "/v1/bills/{code}", tag = "bills", params(("code" = String, Path, description = "The payment code")),
     responses(
-        (status = 200, body = BillView),
+        (status = 200, body = BillView, description = "The bill"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "`bill-unknown`"),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "`rate-limited`; see Retry-After"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "`unavailable`, `overloaded`; see Retry-After"),

@@ -32,7 +32,7 @@ pub(super) struct KeySet {
 /// The keys that cards are sealed with.
 #[utoipa::path(get, path = "/v1/encryption-keys", tag = "cards",
     responses(
-        (status = 200, body = KeySet),
+        (status = 200, body = KeySet, description = "Keys, the newest first; keep them for a minute at most"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "`unavailable`: there is no key"),
     ))]
 pub(super) async fn encryption_keys(State(intake): State<Intake>) -> Result<Response, Problem> {
@@ -64,7 +64,7 @@ pub(super) struct StoredCard {
 /// Store a sealed card for a payment that follows.
 #[utoipa::path(post, path = "/v1/cards", tag = "cards", request_body = SealedCard, security((), ("token" = [])),
     responses(
-        (status = 201, body = StoredCard),
+        (status = 201, body = StoredCard, description = "Stored"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "`card-malformed`, `card-expired`, `card-key-unknown`, `invalid-field`"),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "`rate-limited`; see Retry-After"),
     ))]

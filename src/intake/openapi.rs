@@ -17,6 +17,9 @@ use super::{Intake, bills, cards, challenge, events, payments, receipt};
             a problem's `type` is given with each answer. Amounts are in minor units.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
+    servers((url = "/", description = "This intake")),
+    // Without a token, unless a route says otherwise.
+    security(()),
     tags(
         (name = "bills", description = "What is owed"),
         (name = "cards", description = "Sealed cards and the keys to seal them with"),

@@ -159,7 +159,7 @@ impl Intake {
 /// Read a payment. Its id, which nobody can guess, is the permission.
 #[utoipa::path(get, path = "/v1/payments/{id}", tag = "payments", params(("id" = Uuid, Path, description = "The payment's id")),
     responses(
-        (status = 200, body = PaymentView),
+        (status = 200, body = PaymentView, description = "The payment"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "`payment-unknown`"),
     ))]
 pub(super) async fn get_payment(

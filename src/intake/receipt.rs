@@ -23,7 +23,7 @@ const FORMS: [(Form, &str); 3] =
 /// The receipt, as HTML, PDF or JSON by `Accept`.
 #[utoipa::path(get, path = "/v1/payments/{id}/receipt", tag = "payments", params(("id" = Uuid, Path, description = "The payment's id")),
     responses(
-        (status = 200, content((String = "text/html"), (Vec<u8> = "application/pdf"), (Object = "application/json"))),
+        (status = 200, description = "The receipt", content((String = "text/html"), (Vec<u8> = "application/pdf"), (Object = "application/json"))),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "`payment-unknown`, `receipt-unavailable`: not paid"),
         (status = 406, body = Problem, content_type = "application/problem+json", description = "`not-acceptable`"),
     ))]

@@ -103,15 +103,16 @@ fn imports(code: &str) -> Vec<String> {
         if let Some(group) = rest.strip_prefix('{') {
             let (mut depth, mut word, mut top) = (0, String::new(), true);
             for char in group.chars() {
+                let in_word = char.is_alphanumeric() || char == '_';
                 match char {
                     '{' => depth += 1,
                     '}' if depth == 0 => break,
                     '}' => depth -= 1,
                     ',' if depth == 0 => top = true,
-                    _ if depth == 0 && top && (char.is_alphanumeric() || char == '_') => word.push(char),
+                    _ if depth == 0 && top && in_word => word.push(char),
                     _ => {}
                 }
-                if !word.is_empty() && !(char.is_alphanumeric() || char == '_') {
+                if !in_word && !word.is_empty() {
                     found.push(std::mem::take(&mut word));
                     top = char == ',' && depth == 0;
                 }

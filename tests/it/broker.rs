@@ -65,14 +65,14 @@ async fn every_unroutable_message_is_told_apart_from_its_confirmed_neighbours() 
 /// Settles by a rule and tells what it saw.
 struct Judge<F> {
     rule: F,
-    seen: mpsc::UnboundedSender<(String, u32, usize)>,
+    seen: mpsc::Sender<(String, u32, usize)>,
 }
 
 impl<F: Fn(&str, u32) -> Verdict + Send + Sync + 'static> Handler for Judge<F> {
     async fn handle(&self, batch: Vec<Message>) {
         let size = batch.len();
         for message in batch {
-            let _ = self.seen.send((message.id.clone(), message.attempt, size));
+            let _ = self.seen.try_send((message.id.clone(), message.attempt, size));
             let verdict = (self.rule)(&message.id, message.attempt);
             message.settle(verdict);
         }
@@ -83,7 +83,7 @@ impl<F: Fn(&str, u32) -> Verdict + Send + Sync + 'static> Handler for Judge<F> {
 async fn a_retried_message_comes_back_through_its_tier_alone_and_ends_dead_with_its_reason() {
     let broker = fresh().await;
     let publisher = Publisher::start(broker.clone());
-    let (seen, mut saw) = mpsc::unbounded_channel();
+    let (seen, mut saw) = mpsc::channel(1_000);
     let rule = |id: &str, _: u32| match id {
         "bad" => Verdict::Retry("no luck".to_owned()),
         _ => Verdict::Done,
@@ -129,13 +129,13 @@ pub(crate) async fn dead_letters(broker: &Broker, count: usize) -> Vec<Vec<u8>> 
 }
 
 /// Panics on one message.
-struct Panics(mpsc::UnboundedSender<String>);
+struct Panics(mpsc::Sender<String>);
 
 impl Handler for Panics {
     async fn handle(&self, batch: Vec<Message>) {
         assert!(batch.iter().all(|message| message.id != "poison"), "poison");
         for message in batch {
-            let _ = self.0.send(message.id.clone());
+            let _ = self.0.try_send(message.id.clone());
             message.settle(Verdict::Done);
         }
     }
@@ -149,7 +149,7 @@ async fn a_panic_takes_no_neighbour_with_it_and_the_poison_is_dead_lettered() {
     let mut ids: Vec<String> = (0..20).map(|number| number.to_string()).collect();
     ids.insert(7, "poison".to_owned());
     publisher.publish_all(ids.iter().map(|id| to_queue(&broker, Queue::Capture, id)).collect()).await;
-    let (done, mut doing) = mpsc::unbounded_channel();
+    let (done, mut doing) = mpsc::channel(1_000);
     let stop = CancellationToken::new();
     let handler = Arc::new(Panics(done));
     let consumer =
@@ -166,14 +166,14 @@ async fn a_panic_takes_no_neighbour_with_it_and_the_poison_is_dead_lettered() {
 
 /// Holds every message until it is told to finish.
 struct Holds {
-    started: mpsc::UnboundedSender<usize>,
+    started: mpsc::Sender<usize>,
     finish: CancellationToken,
     finished: Mutex<Vec<String>>,
 }
 
 impl Handler for Holds {
     async fn handle(&self, batch: Vec<Message>) {
-        let _ = self.started.send(batch.len());
+        let _ = self.started.try_send(batch.len());
         self.finish.cancelled().await;
         for message in batch {
             self.finished.lock().unwrap().push(message.id.clone());
@@ -188,7 +188,7 @@ async fn a_drain_finishes_what_is_in_hand_and_puts_the_rest_back() {
     let publisher = Publisher::start(broker.clone());
     let ids: Vec<String> = (0..30).map(|number| number.to_string()).collect();
     publisher.publish_all(ids.iter().map(|id| to_queue(&broker, Queue::Capture, id)).collect()).await;
-    let (started, mut starting) = mpsc::unbounded_channel();
+    let (started, mut starting) = mpsc::channel(1_000);
     let finish = CancellationToken::new();
     let holds = Arc::new(Holds { started, finish: finish.clone(), finished: Mutex::default() });
     let stop = CancellationToken::new();
@@ -222,7 +222,7 @@ async fn a_drain_finishes_what_is_in_hand_and_puts_the_rest_back() {
 async fn a_consumer_is_rebuilt_when_its_queue_is_deleted_and_declared_again() {
     let broker = fresh().await;
     let publisher = Publisher::start(broker.clone());
-    let (seen, mut saw) = mpsc::unbounded_channel();
+    let (seen, mut saw) = mpsc::channel(1_000);
     let judge = Arc::new(Judge { rule: |_: &str, _: u32| Verdict::Done, seen });
     let stop = CancellationToken::new();
     let consumer =

@@ -19,7 +19,7 @@ use super::{APPROVED, NOON, adapter, call, card, contract::schema};
 /// A server that reads one whole request on each connection, says its bytes and closes.
 struct Hostile {
     address: SocketAddr,
-    requests: tokio::sync::mpsc::UnboundedReceiver<String>,
+    requests: tokio::sync::mpsc::Receiver<String>,
     _ends: DropGuard,
 }
 
@@ -27,13 +27,13 @@ impl Hostile {
     async fn answering(bytes: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (seen, requests) = tokio::sync::mpsc::unbounded_channel();
+        let (seen, requests) = tokio::sync::mpsc::channel(1_000);
         let ends = CancellationToken::new();
         tokio::spawn(ends.clone().run_until_cancelled_owned(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let request = read_request(&mut stream).await;
                 let _ = stream.write_all(bytes).await;
-                let _ = seen.send(request);
+                let _ = seen.try_send(request);
             }
         }));
         Self { address, requests, _ends: ends.drop_guard() }

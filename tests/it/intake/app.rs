@@ -66,7 +66,7 @@ impl App {
         let mut config = Config::defaults();
         change(&mut config);
         let config = Arc::new(config);
-        let clock = Clock::manual(OffsetDateTime::now_utc());
+        let clock = Clock::manual(Clock::system().now());
         let keys_path = std::env::temp_dir().join(format!("tolom-test-keys-{}", Uuid::now_v7()));
         let keys = KeyDir::open(&keys_path).unwrap();
         let kid = sealing::create(&pool, &keys, &config.sealing, clock.now()).await.unwrap();

@@ -8,6 +8,7 @@ use tolom::{
     store::{
         accept::{Acceptance, CardSource, Idempotency, NewPayment, Refusal, accept},
         cards::{self, NewCard},
+        clients::{self, AddError, Client, ClientKind},
         payments,
     },
 };
@@ -250,4 +251,24 @@ async fn whatever_comes_from_several_intakes_at_once_the_rules_hold() {
         }
     }
     assert!(results.iter().any(|(_, result)| matches!(result, Acceptance::Replayed { .. })));
+}
+
+#[tokio::test]
+async fn a_client_has_a_plain_name_of_its_own_and_a_token_that_is_not_stored() {
+    let app = App::start().await;
+    let add = |id: &str| {
+        let client = Client { id: id.to_owned(), kind: ClientKind::Site, name: "A shop".into() };
+        let pool = app.pool.clone();
+        async move { clients::add(&pool, &client).await }
+    };
+    let token = add("shop-1").await.unwrap();
+    let found = clients::by_token(&app.pool, token.expose()).await.unwrap().unwrap();
+    assert_eq!((found.id.as_str(), found.kind), ("shop-1", ClientKind::Site));
+    let stored: Vec<u8> =
+        sqlx::query_scalar("SELECT token_hash FROM api_client WHERE id = 'shop-1'").fetch_one(&app.pool).await.unwrap();
+    assert_eq!(stored.len(), 32);
+    assert!(matches!(add("shop-1").await, Err(AddError::Exists(_))));
+    for name in ["", "public", "Shop", "-a", "a b", "магазин", &"a".repeat(41)] {
+        assert!(matches!(add(name).await, Err(AddError::Name(_))), "{name}");
+    }
 }
