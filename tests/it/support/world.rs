@@ -59,6 +59,9 @@ impl World {
 
     /// The same on a broker of the test's own.
     pub(crate) async fn on_broker(amqp_url: &str, change: impl FnOnce(&mut Config)) -> Self {
+        // Quiet unless asked: TOLOM_TEST_LOG=info cargo test ...
+        let filter = std::env::var("TOLOM_TEST_LOG").unwrap_or_else(|_| "off".to_owned());
+        tolom::telemetry::log(&tolom::config::Log { format: tolom::config::LogFormat::Pretty, filter });
         let database = TestDatabase::fresh().await;
         let clock = Clock::system();
         let simulator = Simulator::with_options(
