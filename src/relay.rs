@@ -127,6 +127,8 @@ async fn publish(pool: &PgPool, publisher: &Publisher, rows: Vec<OutboxRow>) {
         match result {
             Ok(()) => confirmed.push(id),
             Err(PublishError::Refused | PublishError::Unroutable) => refused.push(id),
+            // The broker is there and does not confirm: a queue behind the exchange is away. Back off.
+            Err(PublishError::Unconfirmed) if publisher.is_connected() => refused.push(id),
             Err(PublishError::Unconfirmed) => unconfirmed.push(id),
         }
     }

@@ -3,6 +3,10 @@
 //! Messages that wait together go out as one window on a channel that carries nothing else meanwhile, and the window
 //! is settled only when all its confirms are in. That matters: lapin hands a returned message to whichever confirm
 //! comes next, so returns are matched here, by `message_id`, over the whole window.
+//!
+//! A confirm waits for every queue that took the message. Settlement entries go to a stream too, and a stream can be
+//! without a writer while everything else is well (RabbitMQ 3.10 after a crash), so they have a lane of their own: a
+//! stream that is away holds up finance, never a payment.
 
 use std::{
     collections::HashSet,
@@ -25,10 +29,10 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{ATTEMPT_HEADER, Broker, BrokerError, REASON_HEADER, Rebuild, close, set_up, topology};
+use super::{ATTEMPT_HEADER, Broker, BrokerError, CLOSE_TIMEOUT, REASON_HEADER, Rebuild, close, set_up, topology};
 use crate::contracts::Topic;
 
-/// Windows in flight at once, each on its own channel.
+/// Windows in flight at once, each on its own channel, beside the one of settlement entries.
 const LANES: usize = 4;
 const WINDOW: usize = 500;
 const WAITING: usize = 20_000;
@@ -107,6 +111,7 @@ struct Job {
 #[derive(Debug, Clone)]
 pub struct Publisher {
     jobs: mpsc::Sender<Job>,
+    settlement: mpsc::Sender<Job>,
     connected: Arc<AtomicBool>,
     timeout: Duration,
 }
@@ -115,10 +120,12 @@ impl Publisher {
     /// Starts the task that keeps the connection.
     pub fn start(broker: Broker) -> Self {
         let (jobs, waiting) = mpsc::channel(WAITING);
+        let (settlement, entries) = mpsc::channel(WAITING);
         let connected = Arc::new(AtomicBool::new(false));
         let timeout = Duration::from_millis(broker.settings().publish_timeout_ms);
-        tokio::spawn(supervise(broker, Arc::new(Mutex::new(waiting)), Arc::clone(&connected)));
-        Self { jobs, connected, timeout }
+        let waiting = Waiting { jobs: Arc::new(Mutex::new(waiting)), settlement: Arc::new(Mutex::new(entries)) };
+        tokio::spawn(supervise(broker, waiting, Arc::clone(&connected)));
+        Self { jobs, settlement, connected, timeout }
     }
 
     /// Whether the broker is there and takes messages. A hint: it may be gone the next moment.
@@ -130,9 +137,11 @@ impl Publisher {
     pub async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
         let deadline = Instant::now() + self.timeout;
         let (reply, answer) = oneshot::channel();
+        let entry = message.routing_key == Topic::SettlementEntry.routing_key();
+        let lane = if entry { &self.settlement } else { &self.jobs };
         let job = Job { message, deadline, reply };
         let publish = async {
-            self.jobs.send(job).await.map_err(|_| PublishError::Unconfirmed)?;
+            lane.send(job).await.map_err(|_| PublishError::Unconfirmed)?;
             answer.await.unwrap_or(Err(PublishError::Unconfirmed))
         };
         let result = tokio::time::timeout_at(deadline, publish).await.unwrap_or(Err(PublishError::Unconfirmed));
@@ -152,7 +161,13 @@ impl Publisher {
     }
 }
 
-type Waiting = Arc<Mutex<mpsc::Receiver<Job>>>;
+type Jobs = Arc<Mutex<mpsc::Receiver<Job>>>;
+
+/// What waits to be published.
+struct Waiting {
+    jobs: Jobs,
+    settlement: Jobs,
+}
 
 /// Keeps a connection until every publisher is dropped.
 async fn supervise(broker: Broker, waiting: Waiting, connected: Arc<AtomicBool>) {
@@ -166,7 +181,7 @@ async fn supervise(broker: Broker, waiting: Waiting, connected: Arc<AtomicBool>)
             }
         }
         rebuild.wait().await;
-        if waiting.lock().await.is_closed() {
+        if waiting.jobs.lock().await.is_closed() {
             return;
         }
     }
@@ -178,12 +193,14 @@ async fn session(
     connected: &Arc<AtomicBool>,
     rebuild: &mut Rebuild,
 ) -> Result<(), BrokerError> {
-    let (connection, channels) = set_up(open(broker)).await?;
+    let connection = set_up(open(broker)).await?;
     connected.store(true, Ordering::Relaxed);
     rebuild.reset();
-    let lanes = try_join_all(channels.iter().map(|channel| lane(broker, channel, waiting)));
+    let entries = lane(broker, &connection, &waiting.settlement);
+    let lanes = (0..LANES).map(|_| lane(broker, &connection, &waiting.jobs));
+    let all = async { tokio::try_join!(try_join_all(lanes), entries) };
     tokio::select! {
-        ended = lanes => ended.map(drop)?,
+        ended = all => ended.map(drop)?,
         error = watch(&connection, connected) => return Err(error),
     }
     connected.store(false, Ordering::Relaxed);
@@ -191,17 +208,11 @@ async fn session(
     Ok(())
 }
 
-/// A connection with a channel for each lane, at a broker that has everything we publish to.
-async fn open(broker: &Broker) -> Result<(Connection, Vec<Channel>), BrokerError> {
+/// A connection to a broker that has everything we publish to.
+async fn open(broker: &Broker) -> Result<Connection, BrokerError> {
     let connection = broker.connect("publisher").await?;
-    let mut channels = Vec::with_capacity(LANES);
-    for _ in 0..LANES {
-        let channel = connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        channels.push(channel);
-    }
-    topology::declare(&channels[0], broker).await?;
-    Ok((connection, channels))
+    topology::declare_what_can_be(&connection, broker).await?;
+    Ok(connection)
 }
 
 /// Ends when the connection breaks; shows `connection.blocked` (a memory or disk alarm at the broker) meanwhile.
@@ -228,8 +239,26 @@ async fn watch(connection: &Connection, connected: &AtomicBool) -> BrokerError {
     BrokerError::Ended
 }
 
-/// Publishes window after window on one channel; `Ok` once every publisher is dropped.
-async fn lane(broker: &Broker, channel: &Channel, waiting: &Waiting) -> Result<(), BrokerError> {
+/// Publishes window after window; `Ok` once every publisher is dropped.
+async fn lane(broker: &Broker, connection: &Connection, waiting: &Jobs) -> Result<(), BrokerError> {
+    loop {
+        let channel = set_up(async { Ok(connection.create_channel().await?) }).await?;
+        set_up(async { Ok(channel.confirm_select(ConfirmSelectOptions::default()).await?) }).await?;
+        // A channel with a window that broke is done for: late confirms must not meet a new window.
+        match windows(broker, &channel, waiting).await {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a window was not confirmed");
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, channel.close(200, "unconfirmed".into())).await;
+            }
+        }
+        if !connection.status().connected() {
+            return Err(BrokerError::Ended);
+        }
+    }
+}
+
+async fn windows(broker: &Broker, channel: &Channel, waiting: &Jobs) -> Result<(), BrokerError> {
     let mut window = Vec::with_capacity(WINDOW);
     loop {
         if waiting.lock().await.recv_many(&mut window, WINDOW).await == 0 {
@@ -249,7 +278,7 @@ async fn lane(broker: &Broker, channel: &Channel, waiting: &Waiting) -> Result<(
             Ok(Err(error)) => BrokerError::Amqp(error),
             Err(_) => BrokerError::TimedOut(Duration::from_millis(broker.settings().publish_timeout_ms)),
         };
-        // Some of the window may be stored. The channel is done for: late confirms must not meet a new window.
+        // Some of the window may be stored.
         for job in window.drain(..) {
             let _ = job.reply.send(Err(PublishError::Unconfirmed));
         }

@@ -5,7 +5,7 @@
 //! run time; the broker takes the smaller of the two.
 
 use lapin::{
-    Channel, ExchangeKind,
+    Channel, Connection, ExchangeKind,
     options::{
         BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
         QueueDeleteOptions,
@@ -209,19 +209,46 @@ pub async fn apply(broker: &Broker) -> Result<(), BrokerError> {
     Ok(())
 }
 
-/// Declares everything on a channel. Each publishing connection does so when it is opened: `mandatory` is satisfied by
-/// any one bound queue, so all the bindings have to be made sure of, and a broker that was wiped is whole again.
-pub(super) async fn declare(channel: &Channel, broker: &Broker) -> Result<(), BrokerError> {
+async fn declare(channel: &Channel, broker: &Broker) -> Result<(), BrokerError> {
+    declare_exchanges(channel, broker).await?;
+    for queue in declarations(broker) {
+        declare_queue(channel, &queue).await?;
+    }
+    Ok(())
+}
+
+/// Declares what it can, and says what it cannot. Each publishing connection does so when it is opened: `mandatory` is
+/// satisfied by any one bound queue, so all the bindings have to be made sure of, and a broker that was wiped is whole
+/// again. One queue that is away or differs (a stream without a writer) stops nothing but itself.
+pub(super) async fn declare_what_can_be(connection: &Connection, broker: &Broker) -> Result<(), BrokerError> {
+    let mut channel = connection.create_channel().await?;
+    declare_exchanges(&channel, broker).await?;
+    for queue in declarations(broker) {
+        if let Err(error) = declare_queue(&channel, &queue).await {
+            tracing::error!(
+                queue = queue.name,
+                error = &error as &dyn std::error::Error,
+                "a queue is not as it should be"
+            );
+            // An error closes its channel.
+            channel = connection.create_channel().await?;
+        }
+    }
+    Ok(())
+}
+
+async fn declare_exchanges(channel: &Channel, broker: &Broker) -> Result<(), BrokerError> {
     let names = broker.names();
     for exchange in [names.commands(), names.events(), names.dead_exchange()] {
         let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         channel.exchange_declare(exchange.into(), ExchangeKind::Topic, options, FieldTable::default()).await?;
     }
-    for queue in declarations(broker) {
-        channel.queue_declare(queue.name.as_str().into(), durable(), queue.arguments).await?;
-        bind(channel, &queue.name, &queue.bindings).await?;
-    }
     Ok(())
+}
+
+async fn declare_queue(channel: &Channel, queue: &Declaration) -> Result<(), BrokerError> {
+    channel.queue_declare(queue.name.as_str().into(), durable(), queue.arguments.clone()).await?;
+    bind(channel, &queue.name, &queue.bindings).await
 }
 
 async fn bind(channel: &Channel, queue: &str, bindings: &[(String, String)]) -> Result<(), BrokerError> {
@@ -304,7 +331,7 @@ pub struct Depths {
     channel: Channel,
     names: Names,
     // Closes with the last handle.
-    _connection: lapin::Connection,
+    _connection: Connection,
 }
 
 impl Depths {

@@ -84,11 +84,16 @@ impl Instance {
 
     /// Ends the server without warning, as a power cut would.
     pub(super) fn crash(&mut self) {
-        // Only changes how patient the next start is.
-        let _ = std::fs::write(self.launch.directory.join(RAN_BEFORE), "");
-        if let Some(process) = self.process.take() {
+        if let Some(process) = self.take_process() {
             process.crash();
         }
+    }
+
+    /// Gives the process away, to be ended by dropping it; its data stays.
+    pub(super) fn take_process(&mut self) -> Option<Process> {
+        // Only changes how patient the next start is.
+        let _ = std::fs::write(self.launch.directory.join(RAN_BEFORE), "");
+        self.process.take()
     }
 
     pub(super) fn ask_to_end(&self) {

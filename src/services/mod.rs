@@ -117,6 +117,14 @@ impl Services {
         Ok(())
     }
 
+    /// Shuts a server of ours down in order; its data stays.
+    pub async fn shut_down(&mut self, server: Server) -> Result<(), ServicesError> {
+        let process = self.instance(server)?.take_process();
+        // A panic in there has been reported, and leaves nothing to be done here.
+        let _ = tokio::task::spawn_blocking(move || drop(process)).await;
+        Ok(())
+    }
+
     /// Starts a server of ours again, on the same port and data, and waits until it serves.
     pub async fn start_again(&mut self, server: Server) -> Result<(), ServicesError> {
         let instance = self.instance(server)?;

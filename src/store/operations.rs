@@ -133,12 +133,19 @@ fn read(row: &PgRow) -> Result<Locked, StoreError> {
     })
 }
 
-/// Locks the payments, in one order, with the newest operation of `kind` of each.
+/// Locks the payments, in one order, and reads them with the newest operation of `kind` of each.
+///
+/// Two statements: what is read must be read *after* the wait for the locks. Within one, PostgreSQL would see the
+/// locked rows as they are now, and the operations as they were before the wait (manual, 13.2.1).
 async fn lock(
     transaction: &mut PgConnection,
     payments: &[Uuid],
     kind: OperationKind,
 ) -> Result<Vec<Locked>, StoreError> {
+    sqlx::query("SELECT FROM payment WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE")
+        .bind(payments)
+        .execute(&mut *transaction)
+        .await?;
     let rows = sqlx::query(
         "SELECT p.id, p.status, p.version, p.bill_code, p.amount_minor, p.currency, p.acquirer, p.capture_at_once,
                 p.card_id, p.challenge_response, p.traceparent,
@@ -155,7 +162,7 @@ async fn lock(
                             WHERE payment_id = p.id AND kind = 'authorize' AND outcome IS DISTINCT FROM 'not_sent'
                             LIMIT 1) a ON true
          WHERE p.id = ANY($1)
-         ORDER BY p.id FOR NO KEY UPDATE OF p",
+         ORDER BY p.id",
     )
     .bind(payments)
     .bind(kind.as_str())

@@ -208,8 +208,7 @@ async fn load(
     transaction: &mut PgConnection,
     reports: &[OperationCompleted],
 ) -> Result<HashMap<Uuid, Loaded>, StoreError> {
-    // Payments are locked in one order; the bill is locked too, so that "paid by another channel" cannot slip in
-    // between this decision and its commit.
+    lock(transaction, reports).await?;
     let rows = sqlx::query(
         "SELECT o.id AS operation, o.payment_id, o.kind, o.reference, o.acquirer, o.amount_minor, o.currency,
                 o.outcome, p.status, p.version, p.bill_code, p.card_number_masked, p.card_brand, p.traceparent,
@@ -224,13 +223,30 @@ async fn load(
              SELECT count(*) FILTER (WHERE kind = 'hold') > count(*) FILTER (WHERE kind = 'release') AS held,
                     count(*) FILTER (WHERE kind = 'capture') > count(*) FILTER (WHERE kind = 'reversal') AS captured
              FROM posting WHERE payment_id = p.id) l
-         WHERE o.id = ANY($1)
-         ORDER BY p.id, o.id FOR NO KEY UPDATE OF p, b",
+         WHERE o.id = ANY($1)",
     )
     .bind(reports.iter().map(|report| report.operation).collect::<Vec<_>>())
-    .fetch_all(transaction)
+    .fetch_all(&mut *transaction)
     .await?;
     rows.iter().map(|row| Ok((row.try_get("operation")?, loaded(row)?))).collect()
+}
+
+/// Locks bills, then payments, each in one order. The bill is locked too, so that "paid by another channel" cannot slip
+/// in between this decision and its commit.
+///
+/// A statement of its own: what is read must be read *after* the wait for the locks. Within one statement PostgreSQL
+/// would see the locked rows as they are now, and everything joined to them as it was before the wait (manual, 13.2.1).
+async fn lock(transaction: &mut PgConnection, reports: &[OperationCompleted]) -> Result<(), StoreError> {
+    let operations: Vec<Uuid> = reports.iter().map(|report| report.operation).collect();
+    for statement in [
+        "SELECT FROM bill WHERE code IN (SELECT p.bill_code FROM payment p JOIN operation o ON o.payment_id = p.id
+                                         WHERE o.id = ANY($1)) ORDER BY code FOR NO KEY UPDATE",
+        "SELECT FROM payment WHERE id IN (SELECT payment_id FROM operation WHERE id = ANY($1))
+         ORDER BY id FOR NO KEY UPDATE",
+    ] {
+        sqlx::query(statement).bind(&operations).execute(&mut *transaction).await?;
+    }
+    Ok(())
 }
 
 fn loaded(row: &PgRow) -> Result<Loaded, StoreError> {

@@ -120,6 +120,16 @@ pub async fn give_up(pool: &PgPool, due: &Due, why: &str, now: OffsetDateTime) -
         .bind(due.claim.payment)
         .fetch_one(&mut *transaction)
         .await?;
+    // Asked after the lock: an outcome that was recorded meanwhile needs no person.
+    let open: bool = sqlx::query_scalar(
+        "SELECT (outcome IS NULL OR outcome = 'unknown') AND NOT closing FROM operation WHERE id = $1",
+    )
+    .bind(due.claim.operation)
+    .fetch_one(&mut *transaction)
+    .await?;
+    if !open {
+        return Ok(Vec::new());
+    }
     let (word, bill): (String, String) = (row.try_get("status")?, row.try_get("bill_code")?);
     let from: Status = word.parse().map_err(|_| StoreError::Unreadable(format!("payment: {word}")))?;
     let mut announce = Vec::new();

@@ -9,6 +9,7 @@ mod intake;
 mod ops;
 mod pipeline;
 mod processes;
+mod races;
 mod receipts;
 mod services;
 mod support;

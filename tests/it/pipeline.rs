@@ -246,7 +246,7 @@ async fn a_payment_whose_message_was_lost_is_put_back_on_its_way() {
     let mut lost = World::prepared(|_| ()).await;
     lost.run(Vec::new()).await;
     let bill = lost.bill("1100000071").await;
-    seal_key(&lost).await;
+    lost.make_sealing_key().await;
     lost.pay(&bill, "4111111111111111").await.id().unwrap();
     lost.wait_until("SELECT count(*) FROM outbox", 0).await;
     lost.stop().await;
@@ -256,12 +256,6 @@ async fn a_payment_whose_message_was_lost_is_put_back_on_its_way() {
     lost.run(tolom::workers::ALL.to_vec()).await;
     lost.wait_until("SELECT count(*) FROM payment WHERE status = 'captured'", 1).await;
     lost.finish().await;
-}
-
-/// A sealing key, where no authorize worker makes one.
-async fn seal_key(world: &World) {
-    let keys = tolom::sealing::KeyDir::open(&world.config.sealing.keys_dir).unwrap();
-    tolom::sealing::create(&world.pool, &keys, &world.config.sealing, world.clock.now()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

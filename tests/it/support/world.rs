@@ -132,6 +132,12 @@ impl World {
         }
     }
 
+    /// Makes a sealing key, where no authorize worker does.
+    pub(crate) async fn make_sealing_key(&self) {
+        let keys = tolom::sealing::KeyDir::open(&self.config.sealing.keys_dir).unwrap();
+        tolom::sealing::create(&self.pool, &keys, &self.config.sealing, self.clock.now()).await.unwrap();
+    }
+
     /// Issues an open bill.
     pub(crate) async fn bill(&self, code: &str) -> PaymentCode {
         self.bills(&[code.to_owned()]).await.remove(0)
