@@ -117,11 +117,13 @@ async fn perform(set: &Set, screen: Screen) -> anyhow::Result<Report> {
 /// Pays a bill with every card, side by side.
 async fn pay_all(set: &Set, payer: &Payer, screen: Screen) -> Vec<Played> {
     let cast: Vec<_> = SCENES.iter().copied().zip(&set.bills).collect();
-    let board = &Board::new(screen, cast.iter().map(|(scene, bill)| Played::new(*scene, bill)).collect());
+    let board = Board::new(screen, cast.iter().map(|(scene, bill)| Played::new(*scene, bill)).collect());
+    let shown = &board;
     let plays = cast.into_iter().enumerate().map(|(index, (scene, bill))| {
-        play::play(payer, &set.clock, scene, bill, move |played| board.show(index, played))
+        play::play(payer, &set.clock, scene, bill, move |played| shown.show(index, played))
     });
-    join_all(plays).await
+    join_all(plays).await;
+    board.finish()
 }
 
 /// Sends the first request once more, then another card for the same bill.

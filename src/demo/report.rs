@@ -33,7 +33,7 @@ pub(super) struct Report {
 /// A request that was sent again.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Repetition {
-    /// The same request under the same key: its status, whether the answer was the first one's, and for the same payment.
+    /// The same request under the same key: its status.
     pub(super) status: u16,
     /// Whether the answer said that it is a repetition's.
     pub(super) replayed: bool,
@@ -168,7 +168,9 @@ impl Report {
         ));
         if let Some(times) = self.accepted_to_captured {
             let Times { payments, p50_ms, p99_ms } = times;
-            add(format!("Accepted to captured, {payments} plain cards: p50 {p50_ms} ms, p99 {p99_ms} ms."));
+            add(format!(
+                "Accepted to captured, {payments} plain cards among all the others: p50 {p50_ms} ms, p99 {p99_ms} ms."
+            ));
         }
         text.push_str("\n  The rules of money, in the books, at the broker and at the acquirer:\n");
         text.push_str(&verify::table(&self.findings));
@@ -177,12 +179,12 @@ impl Report {
 
     /// Where everything is, for somebody who stays.
     pub(super) fn places(&self) -> String {
-        let Addresses { site, has_pages, metrics, books, mail, log } = &self.addresses;
+        let Addresses { site, has_pages, metrics, books, mail, log, database, queues } = &self.addresses;
         let bill = self.unpaid.first().map_or("", String::as_str);
         let pages = if *has_pages { format!("  pages      {site}/en/\n") } else { String::new() };
         format!(
             "\n{pages}  API        {site}/v1/\n  metrics    {metrics}\n  books      {books}   (the acquirer's)\n  \
-             mail       {mail}\n  log        {}\n\n  Bills to pay by hand: {}\n  curl {site}/v1/bills/{bill}\n\n  \
+             mail       {mail}\n  database   {database}\n  queues     {queues}*\n  log        {}\n\n  Bills to pay by hand: {}\n  curl {site}/v1/bills/{bill}\n\n  \
              Ctrl-C ends it and removes everything.\n",
             log.display(),
             self.unpaid.join(" "),

@@ -60,6 +60,10 @@ pub(super) struct Addresses {
     pub(super) mail: String,
     /// The log of this run.
     pub(super) log: PathBuf,
+    /// The database.
+    pub(super) database: String,
+    /// What the names of exchanges and queues begin with.
+    pub(super) queues: String,
 }
 
 /// A stage that is set.
@@ -175,6 +179,8 @@ impl Stage {
             books: format!("{}/books", config.acquirer.url),
             mail: format!("http://{mail_address}/"),
             log,
+            database: self.database.as_ref().map(|(_, name)| name.clone()).unwrap_or_default(),
+            queues: config.broker.prefix.clone(),
         };
         let (pool, broker) = (app.pool.clone(), app.broker.clone());
         Ok(Set { config, clock, pool, broker, mail, addresses, bills })

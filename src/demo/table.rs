@@ -15,7 +15,7 @@ const COLUMNS: [(&str, usize); 8] = [
     ("amount", 11),
     ("card", 16),
     ("the card is for", 26),
-    ("outcome", 29),
+    ("outcome", 28),
     ("took", 8),
     ("receipt", 14),
 ];
@@ -66,11 +66,9 @@ pub(super) struct Board {
 impl Board {
     /// Shows a table of payments that are about to begin.
     pub(super) fn new(screen: Screen, rows: Vec<Played>) -> Self {
-        let titles = COLUMNS.map(|(title, _)| title.to_owned());
-        screen.write(&format!("\n{}{}", line(&titles), "-".repeat(width())));
-        screen.write("\n");
-        if screen == Screen::Terminal {
-            rows.iter().for_each(|row| screen.write(&line(&cells(row))));
+        match screen {
+            Screen::Terminal => screen.write(&format!("{CUT}{}{WRAP}", table(&rows))),
+            Screen::Lines | Screen::Document => screen.write(&head()),
         }
         Self { screen, rows: Mutex::new(rows) }
     }
@@ -82,24 +80,40 @@ impl Board {
             row.clone_from(played);
         }
         match self.screen {
-            Screen::Terminal => self.screen.write(&redrawn(&rows)),
+            Screen::Terminal => self.screen.write(&format!("{CUT}{}{WRAP}", redrawn(&rows))),
             // Its end is all that a log needs.
             Screen::Lines | Screen::Document if is_over(played) => self.screen.write(&line(&cells(played))),
             Screen::Lines | Screen::Document => {}
         }
     }
+
+    /// Shows all rows once more, whole on a narrow terminal too.
+    pub(super) fn finish(self) -> Vec<Played> {
+        let rows = self.rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if self.screen == Screen::Terminal {
+            self.screen.write(&redrawn(&rows));
+        }
+        rows
+    }
 }
 
-/// All rows anew: cursor up, and lines cut at the terminal's edge, for a wrapped line would count twice (ECMA-48 CUU
-/// and EL, DECAWM).
+/// Lines are cut at the terminal's edge while the table changes, for a wrapped line would count twice (DECAWM).
+const CUT: &str = "\x1b[?7l";
+const WRAP: &str = "\x1b[?7h";
+
+fn head() -> String {
+    let titles = COLUMNS.map(|(title, _)| title.to_owned());
+    format!("\n{}  {}\n", line(&titles), "-".repeat(width() - 2))
+}
+
+fn table(rows: &[Played]) -> String {
+    rows.iter().fold(head(), |text, row| text + &line(&cells(row)))
+}
+
+/// The table in the place of itself: cursor up, and everything below erased (ECMA-48 CUU and ED).
 fn redrawn(rows: &[Played]) -> String {
-    let mut text = format!("\x1b[?7l\x1b[{}A", rows.len());
-    for row in rows {
-        text.push_str("\r\x1b[2K");
-        text.push_str(&line(&cells(row)));
-    }
-    text.push_str("\x1b[?7h");
-    text
+    let lines = table(rows).matches('\n').count();
+    format!("\x1b[{lines}A\r\x1b[J{}", table(rows))
 }
 
 fn is_over(played: &Played) -> bool {
@@ -150,8 +164,8 @@ fn outcome(played: &Played) -> String {
         Some(PublicStatus::Refunded) => "refunded".to_owned(),
     };
     if is_over(played) {
-        words.push_str(if played.was_unknown { ", was unknown first" } else { "" });
-        words.push_str(if played.was_confirmed { ", confirmed by code" } else { "" });
+        words.push_str(if played.was_unknown { " (was unknown)" } else { "" });
+        words.push_str(if played.was_confirmed { " (code confirmed)" } else { "" });
     }
     words
 }
@@ -162,7 +176,7 @@ mod tests {
     use crate::demo::scenes::SCENES;
 
     #[test]
-    fn a_line_keeps_its_columns_and_a_row_is_drawn_in_one_line() {
+    fn a_row_is_one_line_and_a_table_is_drawn_over_itself() {
         let bill = "130009264559".parse().unwrap();
         let mut played = Played::new(SCENES[0], &bill);
         assert!(line(&cells(&played)).contains("130009264559"));
@@ -170,7 +184,8 @@ mod tests {
         played.public_status = Some(PublicStatus::Paid);
         played.was_unknown = true;
         let text = line(&cells(&played));
-        assert!(text.contains("paid, was unknown first") && text.ends_with("41 ms\n"), "{text}");
-        assert_eq!(redrawn(&[played]).matches('\n').count(), 1);
+        assert!(text.contains("paid (was unknown)") && text.ends_with("41 ms\n"), "{text}");
+        let rows = vec![played.clone(), played];
+        assert!(redrawn(&rows).starts_with(&format!("\x1b[{}A", table(&rows).lines().count())));
     }
 }

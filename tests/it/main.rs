@@ -3,6 +3,7 @@
 mod acquirer;
 mod architecture;
 mod broker;
+mod demo;
 mod intake;
 mod ops;
 mod pipeline;
