@@ -23,6 +23,7 @@ pub mod relay;
 pub mod sealing;
 pub mod services;
 pub mod simulator;
+pub(crate) mod stage;
 pub mod store;
 pub mod telemetry;
 pub mod verify;
