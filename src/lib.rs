@@ -6,6 +6,7 @@
 
 pub mod acquirer;
 pub mod app;
+pub mod bench;
 pub mod bills_csv;
 pub mod broker;
 pub mod cli;
