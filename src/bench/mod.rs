@@ -31,6 +31,8 @@ use crate::{
 
 /// Cards are sealed before the clock starts and expire ten minutes later; a longer run would measure refusals.
 pub const LONGEST: Duration = Duration::from_secs(300);
+/// The most payments of a run: each request is in memory, sealed, before the clock starts.
+pub const MOST_PAYMENTS: usize = 200_000;
 /// How long the rest of the pipeline may take once the last payment has ended.
 const QUIET_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -40,9 +42,9 @@ const SETTINGS: [(&str, &str); 2] = [("shutdown.drain_s", "30"), ("intake.lookup
 /// How much is offered.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Amount {
-    /// So many payments.
+    /// So many payments; at most [`MOST_PAYMENTS`].
     Payments(usize),
-    /// For so long; at most [`LONGEST`].
+    /// For so many seconds; at most [`LONGEST`].
     Seconds(u64),
 }
 
@@ -142,12 +144,14 @@ async fn warm_up(load: Load, set: &Set, crowd: &Crowd) -> anyhow::Result<(usize,
 }
 
 /// How many payments to prepare: for a closed loop on time twice what the warm-up's pace would take, for it is slow.
+/// Should they be used up early, the run is shorter, and its figures are as right.
 fn how_many(options: &BenchOptions, pace: f64) -> usize {
-    match (options.amount, options.load) {
+    let count = match (options.amount, options.load) {
         (Amount::Payments(count), _) => count,
         (Amount::Seconds(seconds), Load::Rate(rate)) => (seconds as f64 * rate).ceil() as usize,
         (Amount::Seconds(seconds), Load::Concurrency(payers)) => (seconds as f64 * pace * 2.0).ceil() as usize + payers,
-    }
+    };
+    count.clamp(1, MOST_PAYMENTS)
 }
 
 /// Waits until no payment, operation, receipt or message is on its way; false if that takes too long.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{Failure, well};
-use crate::bench::{self, Amount, BenchOptions, LONGEST, Load};
+use crate::bench::{self, Amount, BenchOptions, LONGEST, Load, MOST_PAYMENTS};
 
 /// Requests that the intake takes at a time by default; more payers would measure its refusals.
 const MOST_PAYERS: i64 = 2_000;
@@ -14,7 +14,7 @@ const MOST_PAYERS: i64 = 2_000;
 #[derive(Debug, Args)]
 pub(super) struct Bench {
     /// Payments to offer.
-    #[arg(long, default_value_t = 100, conflicts_with = "seconds", value_parser = clap::value_parser!(u32).range(1..=300_000))]
+    #[arg(long, default_value_t = 100, conflicts_with = "seconds", value_parser = clap::value_parser!(u32).range(1..=MOST_PAYMENTS as i64))]
     payments: u32,
     /// Offer payments for this long instead.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=LONGEST.as_secs()))]
@@ -39,11 +39,17 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let amount = bench.seconds.map_or(Amount::Payments(bench.payments as usize), Amount::Seconds);
     let load = bench.rate.map_or(Load::Concurrency(bench.concurrency.into()), Load::Rate);
-    if let (Amount::Payments(payments), Load::Rate(rate)) = (amount, load)
-        && payments as f64 / rate > LONGEST.as_secs_f64()
-    {
-        let longest = LONGEST.as_secs();
-        return Err(Failure::Unusable(format!("{payments} payments at {rate} a second take more than {longest} s")));
+    if let Load::Rate(rate) = load {
+        let (payments, seconds) = match amount {
+            Amount::Payments(payments) => (payments as f64, payments as f64 / rate),
+            Amount::Seconds(seconds) => (seconds as f64 * rate, seconds as f64),
+        };
+        if payments > MOST_PAYMENTS as f64 || seconds > LONGEST.as_secs_f64() {
+            let (most, longest) = (MOST_PAYMENTS, LONGEST.as_secs());
+            let why =
+                format!("{payments} payments at {rate} a second: at most {most} within {longest} s can be offered");
+            return Err(Failure::Unusable(why));
+        }
     }
     let acquirer_latency = Duration::from_millis(bench.acquirer_latency);
     let options = BenchOptions { amount, load, acquirer_latency, config_file, flags };
