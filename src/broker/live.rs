@@ -18,7 +18,7 @@ use crate::{
 const MAX_LENGTH: i64 = 10_000;
 
 /// What the live pages are bound to.
-const TOPICS: [Topic; 6] = [
+pub const TOPICS: [Topic; 6] = [
     Topic::PaymentChallenged,
     Topic::PaymentUnknown,
     Topic::PaymentCaptured,

@@ -54,7 +54,8 @@ impl Queue {
         }
     }
 
-    const fn topics(self) -> &'static [Topic] {
+    /// What is routed to it.
+    pub const fn topics(self) -> &'static [Topic] {
         match self {
             Self::Authorize => &[Topic::PaymentRequested, Topic::PaymentChallengeCompleted],
             Self::Record => &[Topic::OperationCompleted],
@@ -64,8 +65,8 @@ impl Queue {
         }
     }
 
-    /// Finance decides for itself when to try again.
-    const fn has_tiers(self) -> bool {
+    /// Whether it has retry tiers. Finance decides for itself when to try again.
+    pub const fn has_tiers(self) -> bool {
         !matches!(self, Self::Settlement)
     }
 }

@@ -1,7 +1,7 @@
 //! The envelope.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -94,12 +94,12 @@ impl Topic {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Event<T> {
     /// Always `1.0`.
-    #[schemars(regex(pattern = "^1\\.0$"))]
+    #[schemars(extend("const" = "1.0"))]
     pub specversion: String,
     /// Unique for ever; also the AMQP `message_id`. Consumers drop what they have seen.
     pub id: Uuid,
-    /// Who says it, for example `/tolom/record`.
-    #[schemars(length(min = 1), extend("format" = "uri-reference"))]
+    /// Who says it, for example `/tolom/record`; at most 255 bytes. Together with `id` it is what makes a repeat a repeat.
+    #[schemars(length(min = 1, max = 255), extend("format" = "uri-reference"))]
     pub source: String,
     /// `tolom.<name>.v1`.
     #[serde(rename = "type")]
@@ -112,34 +112,11 @@ pub struct Event<T> {
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: OffsetDateTime,
     /// Always `application/json`.
+    #[schemars(extend("const" = "application/json"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datacontenttype: Option<String>,
     /// What happened.
     pub data: T,
-}
-
-/// Why bytes are no event that this build can act on. All of these are permanent.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// Not JSON, or not of the schema's shape.
-    #[error("not a valid `{expected}` event: {source}")]
-    Shape {
-        /// The type that was expected.
-        expected: String,
-        /// What the reader says, with line and column.
-        source: serde_json::Error,
-    },
-    /// Another type or version than the routing key promises.
-    #[error("the event's type is `{found}`, expected `{expected}`")]
-    Type {
-        /// The type that was expected.
-        expected: String,
-        /// The type that it bears.
-        found: String,
-    },
-    /// Not CloudEvents 1.0.
-    #[error("specversion `{0}` is not 1.0")]
-    SpecVersion(String),
 }
 
 impl<T> Event<T> {
@@ -158,46 +135,9 @@ impl<T> Event<T> {
     }
 }
 
-impl<T: DeserializeOwned> Event<T> {
-    /// Reads an event of `topic` from foreign bytes.
-    pub fn read(topic: Topic, bytes: &[u8]) -> Result<Self, ReadError> {
-        let expected = topic.event_type();
-        let head: Head =
-            serde_json::from_slice(bytes).map_err(|source| ReadError::Shape { expected: expected.clone(), source })?;
-        if head.specversion != "1.0" {
-            return Err(ReadError::SpecVersion(head.specversion.chars().take(16).collect()));
-        }
-        if head.event_type != expected {
-            return Err(ReadError::Type { expected, found: head.event_type.chars().take(80).collect() });
-        }
-        serde_json::from_slice(bytes).map_err(|source| ReadError::Shape { expected, source })
-    }
-}
-
-impl Topic {
-    /// The topic of an event, by its `type`: the routing key is lost on the way through a retry tier.
-    pub fn of(bytes: &[u8]) -> Result<Self, ReadError> {
-        let expected = "tolom.*.v1";
-        let head: Head = serde_json::from_slice(bytes)
-            .map_err(|source| ReadError::Shape { expected: expected.to_owned(), source })?;
-        Self::ALL.into_iter().find(|topic| topic.event_type() == head.event_type).ok_or_else(|| ReadError::Type {
-            expected: expected.to_owned(),
-            found: head.event_type.chars().take(80).collect(),
-        })
-    }
-}
-
 impl<T: Serialize> Event<T> {
     /// The bytes that go on the wire.
     pub fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("an event is plain data: maps with text keys, no failing serializer")
+        serde_json::to_vec(self).expect("keys are text, and times come from clocks and RFC 3339 texts: years 0 to 9999")
     }
-}
-
-/// Enough of an event to tell what it is, so that a newer version is told from a broken message.
-#[derive(Deserialize)]
-struct Head {
-    specversion: String,
-    #[serde(rename = "type")]
-    event_type: String,
 }

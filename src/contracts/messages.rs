@@ -1,7 +1,8 @@
 //! What the events carry.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -14,8 +15,9 @@ use crate::payment::{
 /// `payment.requested`: authorize this payment.
 ///
 /// For a payment that exists, its row is the truth and everything but `payment` is ignored. A foreign site fills in
-/// the rest, with the id of a card that it has sealed and stored through `POST /v1/cards`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// the rest, all of it, with the id of a card that it has sealed and stored through `POST /v1/cards`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(extend("dependentRequired" = all_or_none(), "propertyNames" = no_card_data()))]
 pub struct PaymentRequested {
     /// The payment's id, chosen by who publishes first.
     pub payment: Uuid,
@@ -24,20 +26,78 @@ pub struct PaymentRequested {
     pub request: Option<ForeignRequest>,
 }
 
+/// A flattened `Option` would read a request with one wrong member as no request at all, and its sender would be told
+/// that it had sent nothing. So the members are read one by one, and what is wrong is named.
+impl<'de> Deserialize<'de> for PaymentRequested {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Members {
+            payment: Uuid,
+            bill: Option<PaymentCode>,
+            amount: Option<Money>,
+            card: Option<CardRef>,
+            payer: Option<Payer>,
+            locale: Option<String>,
+            terms: Option<String>,
+        }
+        fn need<T, E: Error>(member: Option<T>, name: &'static str) -> Result<T, E> {
+            member.ok_or_else(|| E::missing_field(name))
+        }
+        let Members { payment, bill, amount, card, payer, locale, terms } = Members::deserialize(deserializer)?;
+        if (&bill, &amount, &card, &payer, &locale, &terms) == (&None, &None, &None, &None, &None, &None) {
+            return Ok(Self { payment, request: None });
+        }
+        let request = ForeignRequest {
+            bill: need(bill, "bill")?,
+            amount: need(amount, "amount")?,
+            card: need(card, "card")?,
+            payer: need(payer, "payer")?,
+            locale: need(locale, "locale")?,
+            terms: need(terms, "terms")?,
+        };
+        Ok(Self { payment, request: Some(request) })
+    }
+}
+
+/// JSON Schema `dependentRequired`: one member of a request asks for all the others.
+fn all_or_none() -> Value {
+    let members = ["bill", "amount", "card", "payer", "locale", "terms"];
+    let others = |name: &str| members.into_iter().filter(|other| *other != name).collect::<Vec<_>>();
+    members.into_iter().map(|name| (name.to_owned(), Value::from(others(name)))).collect::<Map<_, _>>().into()
+}
+
+/// JSON Schema `propertyNames`: other members may be added, but never these.
+fn no_card_data() -> Value {
+    json!({"not": {"enum": ["number", "pan", "cvc", "cvv", "expiry_month", "expiry_year", "holder", "sealed", "track2"]}})
+}
+
+/// JSON Schema `properties` beside a reference to `Money`: more than nothing.
+fn positive() -> Value {
+    json!({"value": {"minimum": 1}})
+}
+
+/// JSON Schema `properties` beside a reference to `MaskedCard`: a whole number is never valid.
+fn masked() -> Value {
+    json!({"number": {"pattern": r"^[0-9]{6}\*{3,9}[0-9]{4}$"}})
+}
+
 /// What a foreign site asks, in the words of `POST /v1/payments`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ForeignRequest {
     /// The bill's payment code.
     pub bill: PaymentCode,
     /// Must equal the bill's amount.
+    #[schemars(extend("properties" = positive()))]
     pub amount: Money,
     /// The sealed card, stored before.
     pub card: CardRef,
     /// Who pays.
     pub payer: Payer,
     /// `ky`, `ru` or `en`.
+    #[schemars(extend("enum" = ["ky", "ru", "en"]))]
     pub locale: String,
     /// The version of the terms the payer accepted.
+    #[schemars(length(min = 1))]
     pub terms: String,
 }
 
@@ -54,8 +114,10 @@ pub struct CardRef {
 #[serde(deny_unknown_fields)]
 pub struct Payer {
     /// E-mail address.
+    #[schemars(email, length(max = 254))]
     pub email: String,
     /// Phone number (ITU-T E.164), for example `+996555123456`.
+    #[schemars(regex(pattern = r"^\+[1-9][0-9]{6,14}$"))]
     pub phone: String,
 }
 
@@ -87,6 +149,7 @@ pub struct OperationCompleted {
     pub amount: Money,
     /// The card, masked; authorizations only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("properties" = masked()))]
     pub card: Option<MaskedCard>,
     /// What it came to.
     pub result: Outcome,
@@ -109,6 +172,7 @@ pub struct PaymentFact {
     pub amount: Money,
     /// The card, masked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("properties" = masked()))]
     pub card: Option<MaskedCard>,
     /// Why it was declined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,8 +209,10 @@ pub struct SettlementEntry {
     /// The service paid for.
     pub service: String,
     /// What moved: `capture` to us; `reversal` and `refund` back to the payer.
+    #[schemars(extend("enum" = ["capture", "reversal", "refund"]))]
     pub kind: PostingKind,
     /// Always positive; `kind` tells the direction.
+    #[schemars(extend("properties" = positive()))]
     pub amount: Money,
     /// Which acquirer.
     pub acquirer: String,

@@ -4,6 +4,7 @@ mod acquirer;
 mod architecture;
 mod bench;
 mod broker;
+mod contracts;
 mod demo;
 mod intake;
 mod ops;
