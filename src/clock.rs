@@ -14,9 +14,10 @@ pub const BISHKEK: UtcOffset = match UtcOffset::from_hms(6, 0, 0) {
     Err(_) => unreachable!(),
 };
 
-/// The day of books, statements and receipts.
+/// The day of books, statements and receipts. At the end of representable time, which only a broken peer names, it is
+/// the day in UTC.
 pub fn bishkek_day(at: OffsetDateTime) -> Date {
-    at.to_offset(BISHKEK).date()
+    at.checked_to_offset(BISHKEK).unwrap_or(at).date()
 }
 
 /// A clock: the system's, or one that a test moves.

@@ -16,9 +16,6 @@ use crate::{
     worker::{Context, Worker, run as run_worker},
 };
 
-/// Longer than a whole batch can take to send.
-const LEASE: Duration = Duration::from_secs(300);
-
 /// The worker.
 pub struct Receipts {
     context: Context,
@@ -52,7 +49,8 @@ impl Handler for Receipts {
         }
         let payments: Vec<Uuid> = waiting.keys().copied().collect();
         let pool = &self.context.pool;
-        let claimed = match self.context.until_available(|| receipts::claim(pool, &payments, LEASE)).await {
+        let lease = Duration::from_secs(self.context.config.mail.claim_s);
+        let claimed = match self.context.until_available(|| receipts::claim(pool, &payments, lease)).await {
             Some(Ok(claimed)) => claimed,
             Some(Err(error)) => return settle_all(waiting, &Verdict::Retry(error.to_string())),
             None => return waiting.into_values().flatten().for_each(Message::leave),

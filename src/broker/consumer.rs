@@ -16,7 +16,7 @@ use lapin::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{ATTEMPT_HEADER, Broker, BrokerError, Exchange, Outgoing, Publisher, Queue, Rebuild};
+use super::{ATTEMPT_HEADER, Broker, BrokerError, Exchange, Outgoing, Publisher, Queue, Rebuild, close, set_up};
 
 const CONSUMER_TAG: &str = "tolom";
 /// A longer reason says no more, and headers should stay small.
@@ -130,7 +130,7 @@ pub async fn consume<H: Handler>(
     let alive = metrics::gauge!("tolom_consumers_alive", "queue" => queue);
     alive.set(0.0);
     while !stop.is_cancelled() {
-        let result = match Session::open(&broker, &publisher, reading).await {
+        let result = match set_up(Session::open(&broker, &publisher, reading)).await {
             Ok(mut session) => {
                 alive.increment(1.0);
                 rebuild.reset();
@@ -271,7 +271,7 @@ impl Session {
         self.batches.close();
         if result.is_err() {
             self.batches.wait().await;
-            let _ = self.connection.close(200, "rebuilding".into()).await;
+            close(&self.connection).await;
             return result;
         }
         self.channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default()).await?;
@@ -287,7 +287,7 @@ impl Session {
             self.settle(verdict).await?;
         }
         // Closing puts back whatever is not acknowledged.
-        self.connection.close(200, "drained".into()).await?;
+        close(&self.connection).await;
         Ok(())
     }
 }

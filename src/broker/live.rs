@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use lapin::{
+    Connection, Consumer,
     options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, BrokerError, Rebuild};
+use super::{Broker, BrokerError, Rebuild, set_up};
 use crate::{
     contracts::{Event, PaymentFact, Topic},
     live::{LiveFeed, LiveNews},
@@ -46,6 +47,23 @@ pub async fn follow(broker: Broker, feed: LiveFeed, stop: CancellationToken) {
 }
 
 async fn session(broker: &Broker, feed: &LiveFeed, rebuild: &mut Rebuild) -> Result<(), BrokerError> {
+    // The connection closes with its last handle.
+    let (_connection, mut facts) = set_up(open(broker)).await?;
+    rebuild.reset();
+    let _ = feed.send(LiveNews::Resync);
+    while let Some(delivery) = facts.next().await {
+        let delivery = delivery?;
+        let topic = Topic::from_routing_key(delivery.routing_key.as_str());
+        let Some(event) = topic.and_then(|topic| Event::<PaymentFact>::read(topic, &delivery.data).ok()) else {
+            continue;
+        };
+        // Nobody listening is no error.
+        let _ = feed.send(LiveNews::Fact(Arc::new(event.data)));
+    }
+    Err(BrokerError::Ended)
+}
+
+async fn open(broker: &Broker) -> Result<(Connection, Consumer), BrokerError> {
     let connection = broker.connect("live facts").await?;
     let channel = connection.create_channel().await?;
     let mut arguments = FieldTable::default();
@@ -60,17 +78,6 @@ async fn session(broker: &Broker, feed: &LiveFeed, rebuild: &mut Rebuild) -> Res
     }
     // A page that misses a fact reads the database at the next one, so these need no acknowledgement.
     let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
-    let mut facts = channel.basic_consume(queue.name().clone(), "live".into(), options, FieldTable::default()).await?;
-    rebuild.reset();
-    let _ = feed.send(LiveNews::Resync);
-    while let Some(delivery) = facts.next().await {
-        let delivery = delivery?;
-        let topic = Topic::from_routing_key(delivery.routing_key.as_str());
-        let Some(event) = topic.and_then(|topic| Event::<PaymentFact>::read(topic, &delivery.data).ok()) else {
-            continue;
-        };
-        // Nobody listening is no error.
-        let _ = feed.send(LiveNews::Fact(Arc::new(event.data)));
-    }
-    Err(BrokerError::Ended)
+    let facts = channel.basic_consume(queue.name().clone(), "live".into(), options, FieldTable::default()).await?;
+    Ok((connection, facts))
 }

@@ -77,6 +77,21 @@ impl Broker {
     }
 }
 
+/// Longer than declaring, subscribing and the like take at a broker that is well. One that is only just coming up may
+/// take a connection and then never answer.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Does what a new connection needs before it is of use, within a limit.
+pub(crate) async fn set_up<T>(work: impl Future<Output = Result<T, BrokerError>>) -> Result<T, BrokerError> {
+    tokio::time::timeout(SETUP_TIMEOUT, work).await.unwrap_or(Err(BrokerError::TimedOut(SETUP_TIMEOUT)))
+}
+
+/// Closes a connection, within a limit: a peer that is gone never says that it is closed.
+pub(crate) async fn close(connection: &Connection) {
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "done".into())).await;
+}
+
 /// Waits between attempts to rebuild: 100 ms at first, doubling to 5 s, for ever.
 #[derive(Debug)]
 pub(crate) struct Rebuild(Duration);

@@ -25,7 +25,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{ATTEMPT_HEADER, Broker, BrokerError, REASON_HEADER, Rebuild, topology};
+use super::{ATTEMPT_HEADER, Broker, BrokerError, REASON_HEADER, Rebuild, close, set_up, topology};
 use crate::contracts::Topic;
 
 /// Windows in flight at once, each on its own channel.
@@ -178,14 +178,7 @@ async fn session(
     connected: &Arc<AtomicBool>,
     rebuild: &mut Rebuild,
 ) -> Result<(), BrokerError> {
-    let connection = broker.connect("publisher").await?;
-    let mut channels = Vec::new();
-    for _ in 0..LANES {
-        let channel = connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        channels.push(channel);
-    }
-    topology::declare(&channels[0], broker).await?;
+    let (connection, channels) = set_up(open(broker)).await?;
     connected.store(true, Ordering::Relaxed);
     rebuild.reset();
     let lanes = try_join_all(channels.iter().map(|channel| lane(broker, channel, waiting)));
@@ -194,8 +187,21 @@ async fn session(
         error = watch(&connection, connected) => return Err(error),
     }
     connected.store(false, Ordering::Relaxed);
-    let _ = connection.close(200, "done".into()).await;
+    close(&connection).await;
     Ok(())
+}
+
+/// A connection with a channel for each lane, at a broker that has everything we publish to.
+async fn open(broker: &Broker) -> Result<(Connection, Vec<Channel>), BrokerError> {
+    let connection = broker.connect("publisher").await?;
+    let mut channels = Vec::with_capacity(LANES);
+    for _ in 0..LANES {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        channels.push(channel);
+    }
+    topology::declare(&channels[0], broker).await?;
+    Ok((connection, channels))
 }
 
 /// Ends when the connection breaks; shows `connection.blocked` (a memory or disk alarm at the broker) meanwhile.

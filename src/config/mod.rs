@@ -130,7 +130,7 @@ sections! {
         poll_ms: u64, batch: i64, schedule_s: Vec<u32>, give_up_hours: u32, stalled_after_s: u32,
     }
     /// Outgoing mail.
-    Mail { url: Secret, from: String, domain: String }
+    Mail { url: Secret, from: String, domain: String, claim_s: u64 }
     /// Who stands on receipts.
     Operator { name: String, phone: String, email: String }
     /// Logs.

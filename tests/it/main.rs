@@ -9,6 +9,7 @@ mod demo;
 mod intake;
 mod ops;
 mod pipeline;
+mod processes;
 mod receipts;
 mod services;
 mod support;

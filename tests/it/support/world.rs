@@ -54,6 +54,14 @@ impl World {
 
     /// Database, topology, simulator and mailbox; no role runs yet.
     pub(crate) async fn prepared(change: impl FnOnce(&mut Config)) -> Self {
+        Self::on_broker(&services().await.amqp_url, change).await
+    }
+
+    /// The same on a broker of the test's own.
+    pub(crate) async fn on_broker(amqp_url: &str, change: impl FnOnce(&mut Config)) -> Self {
+        // Quiet unless asked: TOLOM_TEST_LOG=info cargo test ...
+        let filter = std::env::var("TOLOM_TEST_LOG").unwrap_or_else(|_| "off".to_owned());
+        tolom::telemetry::log(&tolom::config::Log { format: tolom::config::LogFormat::Pretty, filter });
         let database = TestDatabase::fresh().await;
         let clock = Clock::system();
         let simulator = Simulator::with_options(
@@ -77,7 +85,7 @@ impl World {
         let mut config = Config::defaults();
         config.database.url = database.url.clone().into();
         config.database.max_connections = 8;
-        config.broker.url = services().await.amqp_url.clone().into();
+        config.broker.url = amqp_url.to_owned().into();
         config.broker.prefix = format!("test-{id}.");
         config.broker.retry_delays_ms = vec![100, 500];
         config.acquirer.url = format!("http://{acquirer}");
@@ -191,11 +199,39 @@ impl World {
 
     /// Waits until a question to the database has this answer.
     pub(crate) async fn wait_until(&self, question: &'static str, answer: i64) {
-        wait_for(async || {
+        let asked = ask_until(async || {
             let now: i64 = sqlx::query_scalar(question).fetch_one(&self.pool).await.unwrap();
             (now == answer).then_some(())
-        })
-        .await;
+        });
+        if asked.await.is_none() {
+            panic!("`{question}` is not {answer} in time\n{}", self.describe().await);
+        }
+    }
+
+    /// Where everything stands, for a failed test's message.
+    async fn describe(&self) -> String {
+        let lines: Vec<String> = sqlx::query_scalar(
+            "SELECT format('payments %s: %s', status, count(*)) FROM payment GROUP BY status
+             UNION ALL SELECT format('payment %s %s, updated %s ago; %s of its card stored', p.id, p.status,
+                 now() - p.updated_at, (SELECT count(*) FROM sealed_card c WHERE c.id = p.card_id))
+                 FROM payment p WHERE p.status NOT IN ('captured', 'declined', 'failed', 'reversed')
+             UNION ALL SELECT format('operation %s of %s: %s, owner %s, attempts %s, next in %s', kind, payment_id,
+                 coalesce(outcome, 'open'), owner, attempts, next_attempt_at - now())
+                 FROM operation WHERE outcome IS NULL OR outcome = 'unknown'
+             UNION ALL SELECT format('outbox %s, attempts %s, due in %s', routing_key, attempts, publish_after - now())
+                 FROM outbox
+             UNION ALL SELECT format('receipts not sent: %s', count(*)) FROM receipt WHERE sent_at IS NULL",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .unwrap();
+        let mut text = lines.join("\n");
+        if let Ok(depths) = broker::Depths::open(&self.broker).await {
+            for (queue, waiting, dead) in depths.read().await.unwrap_or_default() {
+                text.push_str(&format!("\n{}: {waiting} waiting, {dead} dead", queue.name()));
+            }
+        }
+        text
     }
 
     /// Asks the database for a number.
@@ -237,7 +273,11 @@ pub(crate) fn card(number: &str) -> CardInput {
 }
 
 /// Asks until there is an answer, for at most [`PATIENCE`].
-pub(crate) async fn wait_for<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn wait_for<T>(ask: impl AsyncFnMut() -> Option<T>) -> T {
+    ask_until(ask).await.expect("an answer in time")
+}
+
+async fn ask_until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     let wait = async {
         loop {
@@ -247,5 +287,5 @@ pub(crate) async fn wait_for<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.expect("an answer in time")
+    tokio::time::timeout(PATIENCE, wait).await.ok()
 }
