@@ -6,6 +6,7 @@
 
 pub mod acquirer;
 pub mod app;
+pub mod bench;
 pub mod bills_csv;
 pub mod broker;
 pub mod cli;
@@ -23,6 +24,7 @@ pub mod relay;
 pub mod sealing;
 pub mod services;
 pub mod simulator;
+pub(crate) mod stage;
 pub mod store;
 pub mod telemetry;
 pub mod verify;

@@ -6,6 +6,7 @@
 mod consumer;
 pub mod live;
 mod publisher;
+mod tap;
 mod topology;
 
 use std::{sync::Arc, time::Duration};
@@ -13,6 +14,7 @@ use std::{sync::Arc, time::Duration};
 pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume};
 use lapin::{Connection, ConnectionProperties};
 pub use publisher::{Exchange, Outgoing, PublishError, Publisher};
+pub use tap::{Arrival, Tap};
 pub use topology::{Depths, Finding, Names, Queue, apply, peek_dead_letters, remove, verify};
 
 use crate::config;

@@ -1,6 +1,7 @@
 //! The command line. Exit status: 0 well, 1 found wrong, 2 unusable arguments or settings.
 
 mod admin;
+mod bench;
 mod payment;
 mod roles;
 
@@ -39,6 +40,8 @@ enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Measure latency and throughput of the whole pipeline, with nothing prepared.
+    Bench(bench::Bench),
     /// Bring the database schema up to date.
     Migrate,
     /// Serve the HTTP intake.
@@ -168,11 +171,15 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         let options = crate::demo::DemoOptions { once, json, config_file: config, flags: set };
         return well(crate::demo::run(options).await?);
     }
+    if let Command::Bench(bench) = command {
+        return bench::run(bench, json, config, set).await;
+    }
     let config = Arc::new(Config::load(config.as_deref(), &set)?);
     telemetry::log(&config.log);
     let session = Session { config, clock: Clock::system(), json };
     match command {
-        Command::Demo { .. } => Ok(()),
+        // Both have been run above: they make settings of their own.
+        Command::Demo { .. } | Command::Bench(_) => Ok(()),
         Command::Migrate => roles::migrate(&session).await,
         Command::Intake => roles::intake(&session).await,
         Command::Worker { names } => roles::workers(&session, &names).await,

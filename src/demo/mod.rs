@@ -6,7 +6,6 @@
 mod play;
 mod report;
 mod scenes;
-mod stage;
 mod table;
 
 use std::{path::PathBuf, time::Duration};
@@ -19,15 +18,34 @@ use self::{
     play::Played,
     report::{Receipts, Repetition, Report, Times, Unknown},
     scenes::SCENES,
-    stage::{Set, Stage},
     table::{Board, Screen},
 };
-use crate::{app, payer::Payer, store::books, verify};
+use crate::{
+    app,
+    payer::Payer,
+    payment::PaymentCode,
+    simulator::SimulatorOptions,
+    stage::{Plan, Set, Stage},
+    store::books,
+    verify,
+};
 
 /// How long receipts and reversals may take once the last payment has ended.
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 /// Between looks at whether everything has settled.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// An acquirer that is slow to answer is given up soon, so that nobody has to wait for the demo's point.
+const SETTINGS: [(&str, &str); 8] = [
+    ("acquirer.connect_timeout_ms", "500"),
+    ("acquirer.answer_timeout_ms", "3000"),
+    ("acquirer.grace_ms", "500"),
+    ("resolve.poll_ms", "200"),
+    ("resolve.schedule_s", "[1, 2, 5]"),
+    ("intake.lookups_per_minute", "6000"),
+    ("shutdown.drain_s", "10"),
+    ("log.format", "pretty"),
+];
 
 /// What the demo is asked for.
 #[derive(Debug, Clone, Default)]
@@ -75,9 +93,19 @@ fn cannot_go_on() -> anyhow::Error {
 
 /// Everything from the first server to the last finding.
 async fn act(options: &DemoOptions, stage: &mut Stage, screen: Screen) -> anyhow::Result<bool> {
-    let set = stage.raise(options, |text| screen.say(text)).await?;
+    let plan = Plan {
+        name: "demo",
+        config_file: options.config_file.clone(),
+        settings: &SETTINGS,
+        flags: options.flags.clone(),
+        simulator: SimulatorOptions::default(),
+        durable: false,
+    };
+    let set = stage.raise(&plan, |text| screen.say(text)).await?;
+    let bills = scenes::issue_bills(&set).await?;
+    screen.say(&format!("{} sample bills issued", bills.len()));
     let report = tokio::select! {
-        report = perform(&set, screen) => report?,
+        report = perform(&set, &bills, screen) => report?,
         () = stage.failed() => return Err(cannot_go_on()),
     };
     screen.write(&report.text());
@@ -93,9 +121,9 @@ async fn act(options: &DemoOptions, stage: &mut Stage, screen: Screen) -> anyhow
 }
 
 /// Pays, waits until everything has settled, and looks at what there is.
-async fn perform(set: &Set, screen: Screen) -> anyhow::Result<Report> {
+async fn perform(set: &Set, bills: &[PaymentCode], screen: Screen) -> anyhow::Result<Report> {
     let payer = Payer::new(&set.addresses.site)?;
-    let payments = pay_all(set, &payer, screen).await;
+    let payments = pay_all(set, bills, &payer, screen).await;
     let repetition = repeat(set, &payer, &payments).await?;
     let receipts = settle(set, &payments).await?;
     let findings = verify::verify(&set.config, &set.pool, &set.broker, &set.clock, Duration::ZERO).await?;
@@ -103,7 +131,7 @@ async fn perform(set: &Set, screen: Screen) -> anyhow::Result<Report> {
         ok: false,
         unknown: Unknown::count(&payments),
         accepted_to_captured: Times::of(&payments),
-        unpaid: set.bills.iter().skip(SCENES.len()).map(ToString::to_string).collect(),
+        unpaid: bills.iter().skip(SCENES.len()).map(ToString::to_string).collect(),
         payments,
         repetition,
         receipts,
@@ -115,8 +143,8 @@ async fn perform(set: &Set, screen: Screen) -> anyhow::Result<Report> {
 }
 
 /// Pays a bill with every card, side by side.
-async fn pay_all(set: &Set, payer: &Payer, screen: Screen) -> Vec<Played> {
-    let cast: Vec<_> = SCENES.iter().copied().zip(&set.bills).collect();
+async fn pay_all(set: &Set, bills: &[PaymentCode], payer: &Payer, screen: Screen) -> Vec<Played> {
+    let cast: Vec<_> = SCENES.iter().copied().zip(bills).collect();
     let board = Board::new(screen, cast.iter().map(|(scene, bill)| Played::new(*scene, bill)).collect());
     let shown = &board;
     let plays = cast.into_iter().enumerate().map(|(index, (scene, bill))| {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::{play::Played, stage::Addresses};
-use crate::{mail_catcher::CaughtMail, verify};
+use super::play::Played;
+use crate::{mail_catcher::CaughtMail, stage::Addresses, verify};
 
 /// Everything that was found.
 #[derive(Debug, Serialize)]

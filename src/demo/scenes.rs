@@ -3,12 +3,14 @@
 use time::{Duration, OffsetDateTime};
 
 use crate::{
+    bills_csv,
     clock::bishkek_day,
     payment::{
         PaymentCode, PublicStatus,
         card::{CardInput, DeclineReason},
     },
     simulator::cards::CARDS,
+    stage::{AGENCY, Set},
 };
 
 const BILLS: &str = include_str!("bills.csv");
@@ -107,6 +109,14 @@ pub(super) fn bills_csv(now: OffsetDateTime) -> String {
     BILLS.replace("{in 30 days}", &bishkek_day(now + Duration::days(30)).to_string())
 }
 
+/// Issues the sample bills from a file, as an agency does: their codes, in the order of the file.
+pub(super) async fn issue_bills(set: &Set) -> anyhow::Result<Vec<PaymentCode>> {
+    let csv = bills_csv(set.clock.now());
+    bills_csv::import(&set.pool, &set.config, AGENCY, csv.as_bytes()).await?;
+    let lines = bills_csv::read(csv.as_bytes(), &set.config).map_err(|faults| anyhow::anyhow!("{faults}"))?;
+    Ok(lines.into_iter().map(|line| line.bill.code).collect())
+}
+
 /// Where a payer's receipt goes.
 pub(super) fn email(bill: &PaymentCode) -> String {
     format!("payer-{bill}@mail.example")
@@ -117,7 +127,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::{bills_csv, clock::Clock, config::Config};
+    use crate::{clock::Clock, config::Config};
 
     #[test]
     fn every_scene_has_a_bill_and_bills_are_left_to_pay_by_hand() {

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     Locale,
-    connections::{AddressFault, Connections},
+    connections::{AddressFault, Connections, NoConnection},
 };
 use crate::{clock::Clock, config};
 
@@ -147,8 +147,12 @@ impl Mailer {
 
     async fn transmit(&self, message: &Message) -> Result<(), MailError> {
         // No answer before MAIL is about this message, so whatever it is, a later try may go better.
-        let unreachable = |error: lettre::transport::smtp::Error| {
-            MailError::Transient(reply_code(&error).map_or(MailFault::Unreachable, MailFault::Reply))
+        let unreachable = |error: NoConnection| {
+            let reply = match error {
+                NoConnection::Unreachable => None,
+                NoConnection::Smtp(error) => reply_code(&error),
+            };
+            MailError::Transient(reply.map_or(MailFault::Unreachable, MailFault::Reply))
         };
         let mut connection = self.connections.take().await.map_err(unreachable)?;
         connection.send(message.envelope(), &message.formatted()).await.map_err(|error| classify(&error))?;

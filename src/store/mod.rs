@@ -18,8 +18,10 @@ pub mod scratch;
 pub mod status;
 pub mod verify;
 
+use std::time::Duration;
+
 use sqlx::{
-    Row,
+    Connection, Row,
     postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow},
 };
 
@@ -27,6 +29,10 @@ use crate::{
     config,
     payment::{Money, bill::UnknownWord},
 };
+
+/// A connection that was in use so lately is used again unasked. One that broke meanwhile fails its next transaction,
+/// which is [`StoreError::Unavailable`] and tried again; any other is asked first whether it still lives.
+const TRUSTED_IDLE: Duration = Duration::from_millis(500);
 
 /// The database cannot do it. Every caller must say what that means: there is no conversion into anything else.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +77,17 @@ pub fn connect(config: &config::Database) -> Result<PgPool, StoreError> {
     let options: PgConnectOptions = config.url.expose().parse()?;
     Ok(PgPoolOptions::new()
         .max_connections(config.max_connections)
-        .acquire_timeout(std::time::Duration::from_secs(5))
+        .acquire_timeout(Duration::from_secs(5))
+        // The pool's own check asks before every use: a round trip for each transaction.
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > TRUSTED_IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_lazy_with(options.application_name("tolom")))
 }
 

@@ -49,7 +49,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("lapin", &["broker", "services", "telemetry"]),
     (
         "sqlx",
-        &["store", "services", "app", "worker", "relay", "intake", "sealing", "verify", "cli", "demo", "bills_csv"],
+        &["store", "services", "app", "worker", "relay", "intake", "sealing", "verify", "cli", "stage", "bills_csv"],
     ),
     ("reqwest", &["acquirer", "notify", "payer"]),
     ("lettre", &["notify"]),

@@ -2,6 +2,7 @@
 
 mod acquirer;
 mod architecture;
+mod bench;
 mod broker;
 mod contracts;
 mod demo;

@@ -29,6 +29,9 @@ struct Batch<'a> {
     locked_out: HashSet<usize>,
 }
 
+/// In one round trip: a payer waits for each.
+const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '1s'; SET LOCAL statement_timeout = '5s'";
+
 /// Tries to accept the members in one transaction. `wait` for locked bills (at most a second) instead of leaving their
 /// members without a fate.
 pub(super) async fn attempt(
@@ -38,10 +41,7 @@ pub(super) async fn attempt(
     wait: bool,
 ) -> Result<Attempt, StoreError> {
     let mut batch = Batch { members, fates: vec![None; members.len()], locked_out: HashSet::new() };
-    let mut tx = pool.begin().await?;
-    sqlx::query("SELECT set_config('lock_timeout', '1s', true), set_config('statement_timeout', '5s', true)")
-        .execute(&mut *tx)
-        .await?;
+    let mut tx = pool.begin_with(BEGIN).await?;
     let everybody: Vec<usize> = (0..members.len()).collect();
     batch.replay(&mut tx, &everybody).await?;
     batch.replay_messages(&mut tx, &everybody).await?;

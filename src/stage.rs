@@ -1,4 +1,4 @@
-//! What the demo plays on: servers, a database, queues and addresses of its own, and their removal.
+//! What the demo and the benchmark play on: servers, a database, queues and addresses of their own, and their removal.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -8,19 +8,16 @@ use sqlx::PgPool;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{DemoOptions, scenes};
 use crate::{
     app::{App, Roles},
-    bills_csv,
     broker::{self, Broker},
     clock::Clock,
     config::Config,
     mail_catcher::MailCatcher,
     payer::Payer,
-    payment::PaymentCode,
     sealing::{self, KeyDir},
     services::{Given, Services, Wanted},
-    simulator::{self, Simulator},
+    simulator::{self, Simulator, SimulatorOptions},
     store::{
         self,
         clients::{self, Client, ClientKind},
@@ -29,58 +26,63 @@ use crate::{
     telemetry, workers,
 };
 
-const AGENCY: &str = "demo-agency";
+/// The agency that issues the bills. Nobody keeps its token: they come from files.
+pub(crate) const AGENCY: &str = "stage-agency";
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// An acquirer that is slow to answer is given up soon, so that nobody has to wait for the demo's point.
-const SETTINGS: [(&str, &str); 8] = [
-    ("acquirer.connect_timeout_ms", "500"),
-    ("acquirer.answer_timeout_ms", "3000"),
-    ("acquirer.grace_ms", "500"),
-    ("resolve.poll_ms", "200"),
-    ("resolve.schedule_s", "[1, 2, 5]"),
-    ("intake.lookups_per_minute", "6000"),
-    ("shutdown.drain_s", "10"),
-    ("log.format", "pretty"),
-];
+/// What is to be played.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// One lower-case word: the log, the database, the queues and the keys are named after it.
+    pub(crate) name: &'static str,
+    /// The settings file.
+    pub(crate) config_file: Option<PathBuf>,
+    /// The play's own settings, weaker than those that were asked for.
+    pub(crate) settings: &'static [(&'static str, &'static str)],
+    /// Settings that were asked for, stronger than everything but the stage's own addresses and names.
+    pub(crate) flags: Vec<(String, String)>,
+    /// How the acquirer behaves beyond what its test cards say.
+    pub(crate) simulator: SimulatorOptions,
+    /// Whether a private database must survive a power cut too: slower, and what a benchmark must measure.
+    pub(crate) durable: bool,
+}
 
 /// Where everything is, for people and scripts.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Addresses {
+pub(crate) struct Addresses {
     /// The intake: API and pages.
-    pub(super) site: String,
+    pub(crate) site: String,
     /// Whether there are pages, or only the API.
-    pub(super) has_pages: bool,
+    pub(crate) has_pages: bool,
     /// Prometheus metrics.
-    pub(super) metrics: String,
+    pub(crate) metrics: String,
     /// The acquirer's books.
-    pub(super) books: String,
+    pub(crate) books: String,
     /// The mail caught.
-    pub(super) mail: String,
+    pub(crate) mail: String,
     /// The log of this run.
-    pub(super) log: PathBuf,
+    pub(crate) log: PathBuf,
     /// The database.
-    pub(super) database: String,
+    pub(crate) database: String,
     /// What the names of exchanges and queues begin with.
-    pub(super) queues: String,
+    pub(crate) queues: String,
 }
 
-/// A stage that is set.
-pub(super) struct Set {
-    pub(super) config: Arc<Config>,
-    pub(super) clock: Clock,
-    pub(super) pool: PgPool,
-    pub(super) broker: Broker,
-    pub(super) mail: Arc<MailCatcher>,
-    pub(super) addresses: Addresses,
-    /// The sample bills, in the order of their file.
-    pub(super) bills: Vec<PaymentCode>,
+/// A stage that is set. A clone is another handle on it.
+#[derive(Clone)]
+pub(crate) struct Set {
+    pub(crate) config: Arc<Config>,
+    pub(crate) clock: Clock,
+    pub(crate) pool: PgPool,
+    pub(crate) broker: Broker,
+    pub(crate) mail: Arc<MailCatcher>,
+    pub(crate) addresses: Addresses,
 }
 
 /// Whatever has been made so far; each part stands here before it is made, so that nothing is forgotten.
 #[derive(Default)]
-pub(super) struct Stage {
+pub(crate) struct Stage {
     services: Option<Services>,
     database: Option<(String, String)>,
     broker: Option<Broker>,
@@ -101,32 +103,32 @@ struct Listeners {
 
 impl Stage {
     /// Makes everything and starts it. What was made before an error is there for [`Stage::strike`].
-    pub(super) async fn raise(&mut self, options: &DemoOptions, say: impl Fn(&str)) -> anyhow::Result<Set> {
-        let mut config = settings(options)?;
-        let log = target().join("demo.log");
+    pub(crate) async fn raise(&mut self, plan: &Plan, say: impl Fn(&str)) -> anyhow::Result<Set> {
+        let mut config = settings(plan)?;
+        let log = target().join(format!("{}.log", plan.name));
         std::fs::create_dir_all(target())
             .and_then(|()| telemetry::log_to_file(&config.log, &log))
             .with_context(|| format!("the log {} cannot be written", log.display()))?;
-        let found = Services::ensure(&wanted(&config), &say).await?;
+        let found = Services::ensure(&wanted(&config, plan.durable), &say).await?;
         let services = self.services.insert(found);
         // Random, so that runs side by side on one server keep out of each other's way.
         let run = uuid::Uuid::new_v4().simple().to_string();
-        let database = format!("tolom_demo_{}", &run[..8]);
+        let database = format!("tolom_{}_{}", plan.name, &run[..8]);
         config.database.url = services.url_of_database(&database).into();
         config.broker.url = services.amqp_url.clone().into();
-        config.broker.prefix = format!("demo-{}.", &run[..8]);
-        let keys = std::env::temp_dir().join(format!("tolom-demo-{}", &run[..8]));
+        config.broker.prefix = format!("{}-{}.", plan.name, &run[..8]);
+        let keys = std::env::temp_dir().join(format!("tolom-{}-{}", plan.name, &run[..8]));
         config.sealing.keys_dir = keys.to_string_lossy().into_owned();
         self.database = Some((services.database_url.clone(), database));
         self.keys = Some(keys);
         let listeners = Listeners::take(&mut config).await?;
         let config = Arc::new(config);
-        let bills = self.furnish(&config, &say).await?;
-        self.start(config, listeners, bills, log, say).await
+        self.furnish(&config, &say).await?;
+        self.start(config, listeners, plan.simulator.clone(), log, say).await
     }
 
-    /// The database with sample bills and a sealing key, and the queues.
-    async fn furnish(&mut self, config: &Config, say: &impl Fn(&str)) -> anyhow::Result<Vec<PaymentCode>> {
+    /// The database with an agency and a sealing key, and the queues.
+    async fn furnish(&mut self, config: &Config, say: &impl Fn(&str)) -> anyhow::Result<()> {
         let (maintenance, name) = self.database.as_ref().context("a database is named first")?;
         scratch::create_database(maintenance, name).await.with_context(|| {
             format!("the database {name} cannot be created: may this account of PostgreSQL create databases?")
@@ -137,32 +139,27 @@ impl Stage {
         let broker = self.broker.insert(Broker::new(&config.broker));
         broker::apply(broker).await.context("the queues cannot be made")?;
         say(&format!("exchanges and queues {}* are there", config.broker.prefix));
-        let clock = Clock::system();
-        let agency = Client { id: AGENCY.to_owned(), kind: ClientKind::Agency, name: "Demo agency".to_owned() };
-        // The demo issues bills from a file, so the agency's token is not needed.
+        let agency = Client { id: AGENCY.to_owned(), kind: ClientKind::Agency, name: "Agency".to_owned() };
         clients::add(&pool, &agency).await?;
-        let csv = scenes::bills_csv(clock.now());
-        let imported = bills_csv::import(&pool, config, AGENCY, csv.as_bytes()).await?;
-        say(&format!("{} sample bills imported", imported.issued));
         let keys = KeyDir::open(&config.sealing.keys_dir)?;
-        sealing::ensure_current(&pool, &keys, &config.sealing, clock.now()).await?;
+        sealing::ensure_current(&pool, &keys, &config.sealing, Clock::system().now()).await?;
         pool.close().await;
-        let lines = bills_csv::read(csv.as_bytes(), config).map_err(|faults| anyhow::anyhow!("{faults}"))?;
-        Ok(lines.into_iter().map(|line| line.bill.code).collect())
+        Ok(())
     }
 
     async fn start(
         &mut self,
         config: Arc<Config>,
         listeners: Listeners,
-        bills: Vec<PaymentCode>,
+        simulator: SimulatorOptions,
         log: PathBuf,
         say: impl Fn(&str),
     ) -> anyhow::Result<Set> {
         let clock = Clock::system();
         let mail_address = listeners.mail.local_addr()?;
         let stop = CancellationToken::new();
-        let bank = simulator::serve(listeners.simulator, Simulator::new(clock.clone()), stop.clone());
+        let bank =
+            simulator::serve(listeners.simulator, Simulator::with_options(clock.clone(), simulator), stop.clone());
         self.simulator = Some((stop, tokio::spawn(bank)));
         let mail = Arc::clone(self.mail.insert(Arc::new(MailCatcher::with_view(listeners.smtp, listeners.mail)?)));
         let roles =
@@ -183,11 +180,11 @@ impl Stage {
             queues: config.broker.prefix.clone(),
         };
         let (pool, broker) = (app.pool.clone(), app.broker.clone());
-        Ok(Set { config, clock, pool, broker, mail, addresses, bills })
+        Ok(Set { config, clock, pool, broker, mail, addresses })
     }
 
     /// Ends when a part of the pipeline cannot go on; before it has started, never.
-    pub(super) async fn failed(&self) {
+    pub(crate) async fn failed(&self) {
         match &self.app {
             Some(app) => app.failed().await,
             None => std::future::pending().await,
@@ -195,7 +192,7 @@ impl Stage {
     }
 
     /// Ends and removes everything. What cannot be removed is told, and does not keep the rest.
-    pub(super) async fn strike(self) -> Vec<String> {
+    pub(crate) async fn strike(self) -> Vec<String> {
         let mut left = Vec::new();
         if let Some(app) = self.app
             && !app.stop().await
@@ -271,16 +268,15 @@ async fn ready(admin: &str) -> anyhow::Result<()> {
     tokio::time::timeout(READY_WITHIN, asked).await.context("the pipeline is not ready; the log says why")
 }
 
-/// The demo's own settings are weaker than those that were asked for.
-fn settings(options: &DemoOptions) -> anyhow::Result<Config> {
-    let own = SETTINGS.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    let flags: Vec<_> = own.into_iter().chain(options.flags.iter().cloned()).collect();
-    Ok(Config::load(options.config_file.as_deref(), &flags)?)
+fn settings(plan: &Plan) -> anyhow::Result<Config> {
+    let own = plan.settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    let flags: Vec<_> = own.chain(plan.flags.iter().cloned()).collect();
+    Ok(Config::load(plan.config_file.as_deref(), &flags)?)
 }
 
 /// The servers that the environment or the settings name, else whatever can be had.
-fn wanted(config: &Config) -> Wanted {
-    let mut wanted = Wanted::from_env(target().join("services"));
+fn wanted(config: &Config, durable: bool) -> Wanted {
+    let mut wanted = Wanted { durable, ..Wanted::from_env(target().join("services")) };
     let defaults = Config::defaults();
     let named = |setting: &str, url: &str, default: &str, given: &mut Option<Given>| {
         if url != default && given.as_ref().is_none_or(|given| given.url != url) {
