@@ -26,6 +26,9 @@ const TOPICS: [Topic; 6] = [
     Topic::PaymentReversed,
 ];
 
+/// More than all facts of the largest run.
+const MOST_WAITING: u32 = 1_000_000;
+
 /// What was heard of a payment. Of a fact that came twice, the first arrival counts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Heard {
@@ -70,7 +73,7 @@ pub(super) struct Arrivals {
 impl Arrivals {
     /// Begins to listen: whatever is published from now on is heard.
     pub(super) async fn listen(broker: &Broker) -> Result<Self, BrokerError> {
-        let mut tap = Tap::open(broker, &TOPICS).await?;
+        let mut tap = Tap::open(broker, "benchmark", &TOPICS, MOST_WAITING).await?;
         let payments = Payments::default();
         let heard = Arc::clone(&payments);
         let listening = tokio::spawn(async move {

@@ -8,11 +8,8 @@ use lapin::{
 };
 use tokio::time::Instant;
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, set_up};
 use crate::contracts::Topic;
-
-/// Facts waiting for a listener that is slow; a longer queue drops its oldest.
-const MAX_LENGTH: i64 = 1_000_000;
 
 /// A fact that has come.
 #[derive(Debug, Clone)]
@@ -33,24 +30,15 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Listens to these facts. Whatever is published once this has returned will come.
-    pub async fn open(broker: &Broker, topics: &[Topic]) -> Result<Self, BrokerError> {
-        let connection = broker.connect("tap").await?;
-        let channel = connection.create_channel().await?;
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(MAX_LENGTH));
-        arguments.insert("x-overflow".into(), AMQPValue::LongString("drop-head".into()));
-        let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let queue = channel.queue_declare("".into(), options, arguments).await?;
-        for topic in topics {
-            let (exchange, key) = (broker.names().events().into(), topic.routing_key().into());
-            let options = QueueBindOptions::default();
-            channel.queue_bind(queue.name().clone(), exchange, key, options, FieldTable::default()).await?;
-        }
-        let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
-        let tag = "tap".into();
-        let deliveries = channel.basic_consume(queue.name().clone(), tag, options, FieldTable::default()).await?;
-        Ok(Self { deliveries, _connection: connection })
+    /// Listens to these facts. Whatever is published once this has returned will come, as long as no more than
+    /// `most_waiting` wait: then the oldest are dropped.
+    pub async fn open(
+        broker: &Broker,
+        purpose: &str,
+        topics: &[Topic],
+        most_waiting: u32,
+    ) -> Result<Self, BrokerError> {
+        set_up(subscribe(broker, purpose, topics, most_waiting)).await
     }
 
     /// The next fact. After an error there are no more: a listener that must not miss any begins anew.
@@ -62,4 +50,23 @@ impl Tap {
             }
         }
     }
+}
+
+async fn subscribe(broker: &Broker, purpose: &str, topics: &[Topic], most_waiting: u32) -> Result<Tap, BrokerError> {
+    let connection = broker.connect(purpose).await?;
+    let channel = connection.create_channel().await?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(most_waiting.into()));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("drop-head".into()));
+    let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    let queue = channel.queue_declare("".into(), options, arguments).await?;
+    for topic in topics {
+        let (exchange, key) = (broker.names().events().into(), topic.routing_key().into());
+        let options = QueueBindOptions::default();
+        channel.queue_bind(queue.name().clone(), exchange, key, options, FieldTable::default()).await?;
+    }
+    // Whoever owes no effect has nothing to acknowledge.
+    let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
+    let deliveries = channel.basic_consume(queue.name().clone(), "tap".into(), options, FieldTable::default()).await?;
+    Ok(Tap { deliveries, _connection: connection })
 }
