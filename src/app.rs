@@ -88,7 +88,9 @@ impl App {
             failed: Arc::default(),
         };
         if let Some(listener) = roles.admin {
-            app.supervise("admin", admin::serve(listener, context.clone()));
+            // An intake accepts while the broker is away: the outbox holds what it promises.
+            let needs_broker = roles.intake.is_none();
+            app.supervise("admin", admin::serve(listener, context.clone(), needs_broker));
         }
         if let Some(listener) = roles.intake {
             app.start_intake(&context, listener);

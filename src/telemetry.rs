@@ -16,6 +16,9 @@ use crate::config::{self, LogFormat};
 const BUCKETS: [f64; 16] =
     [0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 10.0, 30.0, 60.0];
 
+/// Members of a batch.
+const BATCHES: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0];
+
 /// How often old histogram samples are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -50,6 +53,7 @@ pub fn metrics() -> &'static PrometheusHandle {
     RECORDER.get_or_init(|| {
         let handle = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &BUCKETS)
+            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &BATCHES))
             .and_then(PrometheusBuilder::install_recorder)
             .expect("the buckets are not empty, and the recorder is installed once");
         describe();

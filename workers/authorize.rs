@@ -3,7 +3,11 @@
 //! The only place where a card is in clear. The claim is committed before any byte leaves; a redelivery that finds a
 //! claim makes no call (rule 3).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::join_all;
 use uuid::Uuid;
@@ -99,12 +103,22 @@ impl Authorize {
         let Some(mut claims) = self.claim(&payments).await else {
             return requests.into_iter().for_each(|(message, _)| message.leave());
         };
-        let mut work = Vec::new();
+        let (mut work, mut unclaimed) = (Vec::new(), HashSet::new());
         for (message, event) in requests {
-            match claims.remove(&event.data.payment) {
-                Some(Ok(Claimed::NoSuchPayment)) => work.push(Work::Admit(message, event)),
+            let payment = event.data.payment;
+            match claims.remove(&payment) {
+                Some(Ok(Claimed::NoSuchPayment)) => {
+                    unclaimed.insert(payment);
+                    work.push(Work::Admit(message, event));
+                }
                 Some(Ok(claimed)) => work.push(Work::Claimed(message, Box::new(claimed))),
-                Some(Err(reason)) => message.settle(Verdict::Dead(reason)),
+                Some(Err(reason)) => {
+                    unclaimed.insert(payment);
+                    message.settle(Verdict::Dead(reason));
+                }
+                None if unclaimed.contains(&payment) => {
+                    message.settle(Verdict::Retry("another message of this payment goes first".to_owned()));
+                }
                 // A second message of the same payment in this batch: the first one has the claim, and it is committed.
                 None => message.settle(Verdict::Done),
             }
@@ -225,6 +239,8 @@ impl Authorize {
         let Ok(bill) = sealed.bill.parse() else { return Opened::Refused(None, DeclineReason::UnreadableCard) };
         let input = match self.keys.open_card(&sealed.jwe, &bill, now) {
             Ok(Ok(input)) => input,
+            // The payer's card is good; this worker lacks the key. Another one, or a later try, may have it.
+            Ok(Err(SealError::UnknownKey)) => return Opened::NoKeys("the sealing key is not here".to_owned()),
             Ok(Err(SealError::Expired)) => return Opened::Refused(None, DeclineReason::CardTimedOut),
             Ok(Err(_)) => return Opened::Refused(None, DeclineReason::UnreadableCard),
             Err(error) => {

@@ -50,7 +50,11 @@ pub async fn round(context: &Context) -> Result<(), StoreError> {
     let now = context.clock.now();
     let limit = context.config.resolve.batch;
     let stalled_before = now - Duration::from_secs(u64::from(context.config.resolve.stalled_after_s));
-    let revived = resolve::revive(&context.pool, stalled_before, now, limit).await?;
+    // With the broker away nothing is lost, only late: repeating messages would but add to the backlog.
+    let revived = match context.publisher.is_connected() {
+        true => resolve::revive(&context.pool, stalled_before, now, limit).await?,
+        false => Vec::new(),
+    };
     if !revived.is_empty() {
         tracing::warn!(payments = revived.len(), "put stalled payments back on their way");
     }
@@ -98,7 +102,7 @@ async fn inquire(context: &Context, due: &Due) -> Step {
     let age = context.clock.now() - due.created_at;
     let finality = Duration::from_secs(3_600 * u64::from(context.config.acquirer.finality_hours));
     match context.acquirer.inquire(&due.claim.reference).await {
-        Inquiry::Found(outcome) => Step::Report(outcome),
+        Inquiry::Found(outcome) => definite(outcome),
         Inquiry::NotFound if age > finality => {
             Step::Report(Outcome::NotSent { why: "not found after the acquirer's finality horizon".to_owned() })
         }
@@ -111,10 +115,10 @@ async fn inquire(context: &Context, due: &Due) -> Step {
 /// Asks what came of a capture; one that never arrived is sent again, with the same key.
 async fn capture(context: &Context, due: &Due) -> Step {
     match context.acquirer.inquire(&due.claim.reference).await {
-        Inquiry::Found(outcome) => Step::Report(outcome),
+        Inquiry::Found(outcome) => definite(outcome),
         Inquiry::NotFound => {
             let call = context.call(&due.claim);
-            definite(unknown_if_it_panics(context.acquirer.capture(&call, &due.claim.original)).await)
+            sent(unknown_if_it_panics(context.acquirer.capture(&call, &due.claim.original)).await)
         }
         Inquiry::Pending => Step::Wait("the acquirer is still working on it".to_owned()),
         Inquiry::NoAnswer { why } => Step::Wait(why),
@@ -125,13 +129,24 @@ async fn capture(context: &Context, due: &Due) -> Step {
 async fn reverse(context: &Context, due: &Due) -> Step {
     let call = context.call(&due.claim);
     let repeat = due.attempts > 1;
-    definite(unknown_if_it_panics(context.acquirer.reverse(&call, &due.claim.original, repeat)).await)
+    sent(unknown_if_it_panics(context.acquirer.reverse(&call, &due.claim.original, repeat)).await)
 }
 
+/// What a call or an inquiry of this worker said; what is not definite is tried again.
+fn sent(outcome: Outcome) -> Step {
+    match outcome {
+        Outcome::NotSent { why } => Step::Wait(why),
+        other => definite(other),
+    }
+}
+
+/// What the acquirer's books say.
 fn definite(outcome: Outcome) -> Step {
     match outcome {
-        Outcome::NotSent { why } | Outcome::Unknown { why } => Step::Wait(why),
-        Outcome::Approved(_) | Outcome::Challenged(_) | Outcome::Declined(_) => Step::Report(outcome),
+        Outcome::Unknown { why } => Step::Wait(why),
+        Outcome::Approved(_) | Outcome::Challenged(_) | Outcome::Declined(_) | Outcome::NotSent { .. } => {
+            Step::Report(outcome)
+        }
     }
 }
 

@@ -28,12 +28,12 @@ pub struct BookRow {
     pub at: OffsetDateTime,
 }
 
-/// Reads the books; `None` where the acquirer has no such page.
+/// Reads the books; `None` where the acquirer has no such page, or not for us.
 pub async fn read(settings: &config::Acquirer) -> Result<Option<Vec<BookRow>>, reqwest::Error> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
     let answer = client.get(format!("{}/books", settings.url.trim_end_matches('/'))).send().await?;
-    if answer.status() == reqwest::StatusCode::NOT_FOUND {
+    if answer.status().is_client_error() {
         return Ok(None);
     }
     Ok(Some(answer.error_for_status()?.json().await?))

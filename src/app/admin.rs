@@ -8,23 +8,23 @@ use tokio::net::TcpListener;
 use crate::{telemetry, worker::Context};
 
 /// Serves `/metrics`, `/health/live` and `/health/ready` until the context stops.
-pub(super) async fn serve(listener: TcpListener, context: Context) -> anyhow::Result<()> {
+pub(super) async fn serve(listener: TcpListener, context: Context, needs_broker: bool) -> anyhow::Result<()> {
     let stop = context.stop.clone();
     let router = Router::new()
         .route("/metrics", get(|| async { telemetry::metrics().render() }))
         .route("/health/live", get(|| async { "live\n" }))
-        .route("/health/ready", get(ready))
+        .route("/health/ready", get(move |state| ready(state, needs_broker)))
         .with_state(context);
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await?;
     Ok(())
 }
 
-/// Ready: the database answers, the broker takes messages, and nobody asked to stop.
-async fn ready(State(context): State<Context>) -> (StatusCode, &'static str) {
+/// Ready: the database answers, the broker takes messages where that matters, and nobody asked to stop.
+async fn ready(State(context): State<Context>, needs_broker: bool) -> (StatusCode, &'static str) {
     if context.stop.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
-    if !context.publisher.is_connected() {
+    if needs_broker && !context.publisher.is_connected() {
         return (StatusCode::SERVICE_UNAVAILABLE, "the broker is away\n");
     }
     let ping = sqlx_ping(&context);

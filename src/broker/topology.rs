@@ -20,6 +20,8 @@ use crate::contracts::Topic;
 /// Deliveries of one message before the broker itself dead-letters it. Generous: messages that were merely prefetched
 /// when a consumer closed count too.
 const DELIVERY_LIMIT: i64 = 20;
+/// Dead letters leave by a person's hand alone.
+const DEAD_DELIVERY_LIMIT: i64 = 1_000_000_000;
 /// The stream beside finance's queue is kept this long.
 const STREAM_MAX_AGE: &str = "30D";
 const STREAM_MAX_BYTES: i64 = 20_000_000_000;
@@ -152,7 +154,13 @@ fn declarations(broker: &Broker) -> Vec<Declaration> {
         let (name, dead) = (names.queue(queue), names.dead(queue));
         all.push(Declaration {
             name: dead,
-            arguments: table(std::slice::from_ref(&quorum)),
+            // Looking at dead letters counts as delivering them, and RabbitMQ 4 has a limit of its own where none is set.
+            arguments: table(&[
+                quorum.clone(),
+                refuse.clone(),
+                ("x-delivery-limit", AMQPValue::LongLongInt(DEAD_DELIVERY_LIMIT)),
+                ("x-max-length", limit.clone()),
+            ]),
             bindings: vec![(names.dead_exchange(), name.clone())],
         });
         let exchange = |topic: Topic| if topic.is_command() { names.commands() } else { names.events() };

@@ -9,7 +9,7 @@ use crate::{
     app::{App, Roles, until_signalled},
     broker::{self, Broker},
     mail_catcher,
-    simulator::{self, Simulator},
+    simulator::{self, Simulator, SimulatorOptions},
     store,
     workers::{self, Role},
 };
@@ -66,7 +66,10 @@ pub(super) async fn simulator(session: &Session) -> Result<(), Failure> {
         .await
         .map_err(|error| Failure::Unusable(format!("simulator.listen: {address}: {error}")))?;
     tracing::info!(address, "simulating an acquirer");
-    simulator::serve(listener, Simulator::new(session.clock.clone()), stop_on_signal()).await?;
+    let public_url = Some(session.config.simulator.public_url.clone()).filter(|url| !url.is_empty());
+    let options = SimulatorOptions { public_url, ..SimulatorOptions::default() };
+    let simulator = Simulator::with_options(session.clock.clone(), options);
+    simulator::serve(listener, simulator, stop_on_signal()).await?;
     Ok(())
 }
 

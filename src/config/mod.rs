@@ -136,7 +136,7 @@ sections! {
     /// Logs.
     Log { format: LogFormat, filter: String }
     /// The acquirer simulator.
-    Simulator { listen: String }
+    Simulator { listen: String, public_url: String }
     /// Draining.
     Shutdown { drain_s: u64 }
     /// A kind of bill, by the first digits of its code.
@@ -198,6 +198,16 @@ impl Config {
         let need = |fits: bool, key: &str, allowed: &str| {
             if fits { Ok(()) } else { Err(ConfigError(format!("{key}: {allowed}"))) }
         };
+        let scheme =
+            |address: &str, schemes: &[&str]| url::Url::parse(address).is_ok_and(|url| schemes.contains(&url.scheme()));
+        let database = scheme(self.database.url.expose(), &["postgres", "postgresql"]);
+        need(database, "database.url", "postgres://user:password@host:port/database")?;
+        need(
+            scheme(self.broker.url.expose(), &["amqp", "amqps"]),
+            "broker.url",
+            "amqp://user:password@host:port/vhost",
+        )?;
+        need(scheme(&self.acquirer.url, &["http", "https"]), "acquirer.url", "an http:// or https:// address")?;
         need(self.database.max_connections >= 2, "database.max_connections", "at least 2")?;
         need(!self.broker.retry_delays_ms.is_empty(), "broker.retry_delays_ms", "at least one delay")?;
         need(self.broker.publish_timeout_ms > 0, "broker.publish_timeout_ms", "at least 1")?;

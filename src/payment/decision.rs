@@ -143,6 +143,9 @@ fn reversal(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTrans
     let events: &[Event] = match (report, known.status) {
         (Outcome::Approved(Approval { undone, .. }), status) => {
             let nothing = *undone == Some(Undone::Nothing);
+            if nothing && known.position == Position::Captured {
+                return known.review("the acquirer knows nothing of a capture that our books have");
+            }
             let events: &[Event] = match status {
                 Status::Challenged => &[Event::ChallengeExpired],
                 Status::Unknown | Status::Authorizing if nothing => &[Event::ProvenNotCharged],

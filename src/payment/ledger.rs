@@ -114,7 +114,9 @@ pub fn postings(kind: OperationKind, approval: &Approval, position: Position) ->
             (Undone::Nothing | Undone::Hold, Position::Held) => vec![release],
             (Undone::Capture, Position::Nothing) => vec![capture, reversal],
             (Undone::Capture, Position::Held) => vec![release, capture, reversal],
-            (_, Position::Captured) => vec![reversal],
+            (Undone::Hold | Undone::Capture, Position::Captured) => vec![reversal],
+            // The acquirer denies what we have: a person looks, and the books stay.
+            (Undone::Nothing, Position::Captured) => Vec::new(),
         },
         (OperationKind::Refund, _) => vec![back(PostingKind::Refund)],
         (OperationKind::Inquire, _) => Vec::new(),

@@ -11,10 +11,12 @@ pub struct Figures {
     pub outbox_rows: i64,
     /// Age of the oldest of them, seconds.
     pub outbox_oldest_s: f64,
-    /// Age of the oldest unknown payment, seconds; zero if there is none.
+    /// Age of the oldest operation that is unknown, or reversal that is not acknowledged, seconds; zero if there is none.
     pub oldest_unknown_s: f64,
-    /// Payments in review.
+    /// Payments that a person has to settle: in review, or dead with an operation in conflict.
     pub in_review: i64,
+    /// Operations without a definite outcome.
+    pub open_operations: i64,
     /// Bills with more than one payment that was taken.
     pub bills_paid_twice: i64,
     /// By currency: captured less given back in the ledger, and the same over settlement entries; minor units.
@@ -26,9 +28,12 @@ pub async fn figures(pool: &PgPool) -> Result<Figures, StoreError> {
     let row = sqlx::query(
         "SELECT (SELECT count(*) FROM outbox) AS outbox_rows,
                 (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM outbox) AS outbox_oldest,
-                (SELECT coalesce(extract(epoch FROM now() - min(updated_at)), 0)::float8 FROM payment
-                 WHERE status = 'unknown') AS oldest_unknown,
-                (SELECT count(*) FROM payment WHERE status = 'review') AS in_review,
+                (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 FROM operation
+                 WHERE outcome = 'unknown' OR kind = 'reverse' AND outcome IS NULL) AS oldest_unknown,
+                (SELECT count(*) FROM payment WHERE status = 'review')
+                    + (SELECT count(*) FROM operation o JOIN payment p ON p.id = o.payment_id
+                       WHERE o.conflict IS NOT NULL AND p.status IN ('declined', 'failed', 'reversed')) AS in_review,
+                (SELECT count(*) FROM operation WHERE outcome IS NULL OR outcome = 'unknown') AS open_operations,
                 (SELECT count(*) FROM (SELECT FROM payment WHERE status IN ('captured', 'settled')
                                        GROUP BY bill_code HAVING count(*) > 1) twice) AS paid_twice",
     )
@@ -54,6 +59,7 @@ pub async fn figures(pool: &PgPool) -> Result<Figures, StoreError> {
         outbox_oldest_s: row.try_get("outbox_oldest")?,
         oldest_unknown_s: row.try_get("oldest_unknown")?,
         in_review: row.try_get("in_review")?,
+        open_operations: row.try_get("open_operations")?,
         bills_paid_twice: row.try_get("paid_twice")?,
         captured,
     })

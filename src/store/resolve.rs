@@ -182,6 +182,8 @@ pub async fn revive(
          FROM payment p
          WHERE p.status IN ('accepted', 'authorizing', 'challenged', 'authorized')
            AND (p.updated_at < $1 OR p.status = 'challenged' AND p.challenge_until < $3)
+           AND (p.status <> 'challenged' OR p.challenge_until < $3 AND p.challenge_response IS NULL
+                OR p.challenge_response IS NOT NULL AND p.updated_at < $1)
            AND NOT EXISTS (SELECT FROM operation o WHERE o.payment_id = p.id
                            AND (o.outcome IS NULL OR o.outcome = 'unknown') AND NOT o.closing)
          ORDER BY p.updated_at LIMIT $2 FOR NO KEY UPDATE OF p SKIP LOCKED",
@@ -201,10 +203,11 @@ pub async fn revive(
         let status: Status = word.parse().map_err(|_| unreadable(&word))?;
         let over = row.try_get::<Option<bool>, _>("challenge_over")?.unwrap_or(false);
         match status {
-            Status::Challenged if over => expired.push(payment),
+            // The payer came back: the bank decides whether that was in time.
             Status::Challenged if row.try_get("answered")? => {
-                announce.push(challenge_completed(payment, traceparent, now))
+                announce.push(challenge_completed(payment, traceparent, now));
             }
+            Status::Challenged if over => expired.push(payment),
             Status::Challenged => continue,
             Status::Authorized => {
                 let of = FactOf {

@@ -62,7 +62,6 @@ pub async fn verify(
         finding.checked += checked;
         finding.offending.extend(offending);
     };
-    // A question that finds something is asked again: what is on its way now may be done a moment later.
     let before = clock.now() - grace;
     for question in QUESTIONS {
         let (checked, mut offending) = question.ask(pool, before).await?;
