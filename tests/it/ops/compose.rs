@@ -184,6 +184,7 @@ fn addresses_name_services_that_listen_there() {
     let all = services();
     let listens = |service: &str, key: &str| port(&setting(&all[service], key).unwrap());
     let mail = words(&all["mail"]["command"]);
+    let smtp = port(mail[mail.iter().position(|word| *word == "--listen").unwrap() + 1]);
     for (name, service) in ours() {
         let given = settings(&service).into_iter().filter(|(key, _)| key.ends_with(".url"));
         for (key, value) in given {
@@ -192,7 +193,7 @@ fn addresses_name_services_that_listen_there() {
                 "database.url" => ("database", 5432),
                 "broker.url" => ("broker", 5672),
                 "acquirer.url" => ("simulator", listens("simulator", "simulator.listen")),
-                "mail.url" => ("mail", port(mail.last().unwrap())),
+                "mail.url" => ("mail", smtp),
                 other => panic!("{name}: {other} is not checked"),
             };
             assert_eq!((url.host_str().unwrap(), url.port().unwrap()), expected, "{name}: {key}");
@@ -205,7 +206,7 @@ fn addresses_name_services_that_listen_there() {
         words(&all["simulator"]["healthcheck"]["test"])[2],
         listens("simulator", "simulator.listen").to_string()
     );
-    assert_eq!(words(&all["mail"]["healthcheck"]["test"])[2], port(mail.last().unwrap()).to_string());
+    assert_eq!(words(&all["mail"]["healthcheck"]["test"])[2], smtp.to_string());
 }
 
 #[test]
