@@ -129,6 +129,7 @@ pub async fn consume<H: Handler>(
     let mut rebuild = Rebuild::new();
     let alive = metrics::gauge!("tolom_consumers_alive", "queue" => queue);
     alive.set(0.0);
+    metrics::counter!("tolom_worker_panics_total", "worker" => queue).increment(0);
     while !stop.is_cancelled() {
         let result = match set_up(Session::open(&broker, &publisher, reading)).await {
             Ok(mut session) => {

@@ -4,7 +4,7 @@
 use std::{fmt, path::Path, time::Duration};
 
 use figment::{
-    Figment,
+    Figment, Metadata, Source,
     providers::{Env, Format, Serialized, Toml},
     value::{Dict, Value},
 };
@@ -184,8 +184,11 @@ impl Config {
             let parsed: Value = value.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
             figment = figment.merge(Serialized::global(key, parsed));
         }
-        let config: Self = read_secret_files(figment)?.extract().map_err(|error| ConfigError(describe(&error)))?;
-        config.check()?;
+        let figment = read_secret_files(figment)?;
+        let config: Self = figment.extract().map_err(|error| ConfigError(describe(&error)))?;
+        config.check().map_err(|Refused { key, allowed }| {
+            ConfigError(format!("{key}{}: allowed is {allowed}", source(figment.find_metadata(&key))))
+        })?;
         Ok(config)
     }
 
@@ -194,9 +197,9 @@ impl Config {
         Figment::from(Toml::string(DEFAULTS)).extract().expect("a test reads the built-in defaults")
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
-        let need = |fits: bool, key: &str, allowed: &str| {
-            if fits { Ok(()) } else { Err(ConfigError(format!("{key}: {allowed}"))) }
+    fn check(&self) -> Result<(), Refused> {
+        let need = |fits: bool, key: &str, allowed: &'static str| {
+            if fits { Ok(()) } else { Err(Refused { key: key.to_owned(), allowed }) }
         };
         let scheme =
             |address: &str, schemes: &[&str]| url::Url::parse(address).is_ok_and(|url| schemes.contains(&url.scheme()));
@@ -294,16 +297,37 @@ fn read_secret_files(figment: Figment) -> Result<Figment, ConfigError> {
     Ok(if all == before { figment } else { Figment::from(Serialized::defaults(all)) })
 }
 
+/// A value of the right type that cannot be used.
+#[derive(Debug)]
+struct Refused {
+    key: String,
+    allowed: &'static str,
+}
+
+/// Where a value comes from, in brackets.
+fn source(metadata: Option<&Metadata>) -> String {
+    let Some(metadata) = metadata else { return String::new() };
+    match &metadata.source {
+        // Flags are merged value by value, by this file.
+        Some(Source::Code(_)) => " (from a flag)".to_owned(),
+        Some(place) => format!(" (from {} {place})", metadata.name),
+        None => format!(" (from {})", metadata.name),
+    }
+}
+
 /// Key, source and what is allowed; never the value, which may be a secret.
 fn describe(error: &figment::Error) -> String {
     use figment::error::Kind;
     let key = if error.path.is_empty() { "configuration".to_owned() } else { error.path.join(".") };
-    let source = error.metadata.as_ref().map_or_else(String::new, |metadata| {
-        let place = metadata.source.as_ref().map_or_else(String::new, |source| format!(" {source}"));
-        format!(" (from {}{place})", metadata.name)
-    });
+    let source = source(error.metadata.as_ref());
     let what = match &error.kind {
-        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => format!("expected {expected}"),
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
+            let expected = expected.to_string();
+            match expected.as_str() {
+                "usize" | "u8" | "u16" | "u32" | "u64" | "i64" => "expected a whole number".to_owned(),
+                _ => format!("expected {expected}"),
+            }
+        }
         Kind::UnknownField(field, allowed) => format!("unknown key `{field}`; allowed are {}", allowed.join(", ")),
         Kind::UnknownVariant(_, allowed) => format!("allowed are {}", allowed.join(", ")),
         Kind::MissingField(field) => format!("`{field}` is missing"),
@@ -334,7 +358,7 @@ mod tests {
         assert!(message.contains("after_recording"), "{message}");
         assert!(!message.contains("4111"), "{message}");
         let message = load(&[("record.batch", "0")]).unwrap_err().to_string();
-        assert!(message.contains("record.batch: 1 to 10000"), "{message}");
+        assert_eq!(message, "record.batch (from a flag): allowed is 1 to 10000");
         let message = load(&[("record.bach", "1")]).unwrap_err().to_string();
         assert!(message.contains("unknown key `bach`"), "{message}");
     }
