@@ -158,7 +158,9 @@ impl App {
         if drained.is_err() {
             tracing::warn!(after_s = self.drain.as_secs(), "the drain was cut; unfinished work is delivered again");
         }
-        self.pool.close().await;
+        self.stop_relay.cancel();
+        // Connections that a hung task holds are not waited for.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.pool.close()).await;
         drained.is_ok()
     }
 }

@@ -60,6 +60,11 @@ pub fn new_id() -> Uuid {
     Uuid::now_v7()
 }
 
+/// A new identifier that nobody can guess from another: UUID version 4. Knowing a payment's id is leave to read it.
+pub fn new_secret_id() -> Uuid {
+    Uuid::new_v4()
+}
+
 fn millis(at: OffsetDateTime) -> i64 {
     i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }

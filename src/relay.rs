@@ -6,12 +6,13 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     broker::{Outgoing, PublishError, Publisher},
+    contracts::Topic,
     store::{
         StoreError,
         outbox::{self, OutboxRow},
@@ -64,8 +65,10 @@ pub async fn run(
     publisher: Publisher,
     stop: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(IN_FLIGHT));
-    let sweeper = tokio::spawn(sweep(pool.clone(), publisher.clone(), stop.clone()));
+    // Settlement entries wait for a stream that may be away; nothing else waits with them.
+    let (places, entry_places) = (Arc::new(Semaphore::new(IN_FLIGHT)), Arc::new(Semaphore::new(IN_FLIGHT)));
+    let sweepers =
+        [true, false].map(|entries| tokio::spawn(sweep(pool.clone(), publisher.clone(), entries, stop.clone())));
     loop {
         let rows = tokio::select! {
             rows = announced.recv() => rows,
@@ -84,20 +87,35 @@ pub async fn run(
         if !publisher.is_connected() {
             continue;
         }
+        let (entries, rest): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.topic == Topic::SettlementEntry);
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-        let (pool, publisher) = (pool.clone(), publisher.clone());
-        tokio::spawn(async move {
-            publish(&pool, &publisher, rows).await;
-            drop(place);
-        });
+        start(&pool, &publisher, rest, place);
+        // Entries that find no place are left to the sweep.
+        if let Ok(place) = Arc::clone(&entry_places).try_acquire_owned() {
+            start(&pool, &publisher, entries, place);
+        }
     }
     // All places free: every publish has ended.
-    let _ = places.acquire_many(u32::try_from(IN_FLIGHT).unwrap_or(1)).await;
-    let _ = sweeper.await;
+    let all = u32::try_from(IN_FLIGHT).unwrap_or(1);
+    let _ = futures::join!(places.acquire_many(all), entry_places.acquire_many(all));
+    for sweeper in sweepers {
+        let _ = sweeper.await;
+    }
 }
 
-/// Publishes what no process has published in time, at most [`SWEEP_EVERY`] late.
-async fn sweep(pool: PgPool, publisher: Publisher, stop: CancellationToken) {
+fn start(pool: &PgPool, publisher: &Publisher, rows: Vec<OutboxRow>, place: OwnedSemaphorePermit) {
+    if rows.is_empty() {
+        return;
+    }
+    let (pool, publisher) = (pool.clone(), publisher.clone());
+    tokio::spawn(async move {
+        publish(&pool, &publisher, rows).await;
+        drop(place);
+    });
+}
+
+/// Publishes what no process has published in time, at most [`SWEEP_EVERY`] late: settlement entries, or the rest.
+async fn sweep(pool: PgPool, publisher: Publisher, entries: bool, stop: CancellationToken) {
     let mut tick = tokio::time::interval(SWEEP_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -106,7 +124,8 @@ async fn sweep(pool: PgPool, publisher: Publisher, stop: CancellationToken) {
             () = stop.cancelled() => return,
         }
         while publisher.is_connected() && !stop.is_cancelled() {
-            match outbox::take_due(&pool, SWEEP_ROWS, LEASE).await {
+            let due = outbox::take_due(&pool, entries, SWEEP_ROWS, LEASE);
+            match tokio::time::timeout(LEASE, due).await.unwrap_or(Err(StoreError::TimedOut)) {
                 Ok(rows) if rows.is_empty() => break,
                 Ok(rows) => publish(&pool, &publisher, rows).await,
                 Err(error) => {
@@ -132,7 +151,8 @@ async fn publish(pool: &PgPool, publisher: &Publisher, rows: Vec<OutboxRow>) {
             Err(PublishError::Unconfirmed) => unconfirmed.push(id),
         }
     }
-    if let Err(error) = settle(pool, &confirmed, &refused, &unconfirmed).await {
+    let settled = tokio::time::timeout(LEASE, settle(pool, &confirmed, &refused, &unconfirmed)).await;
+    if let Err(error) = settled.unwrap_or(Err(StoreError::TimedOut)) {
         // They will be published once more, with the same ids; consumers drop duplicates.
         tracing::warn!(error = &error as &dyn std::error::Error, "published outbox rows could not be settled");
     }

@@ -26,6 +26,8 @@ use crate::{
 
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Longer than a batch takes whose every statement runs into its own limit.
+const LONGEST_WORK: Duration = Duration::from_secs(60);
 
 /// Everything a worker may use. Cheap to clone.
 #[derive(Clone)]
@@ -76,7 +78,9 @@ impl Context {
     {
         let mut pause = PAUSE;
         loop {
-            match work().await {
+            // A server that is gone without a word answers nothing, not even an error.
+            let worked = tokio::time::timeout(LONGEST_WORK, work()).await;
+            match worked.unwrap_or(Err(StoreError::TimedOut)) {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "waiting for the database");
                 }

@@ -53,6 +53,8 @@ pub(super) async fn admit(context: &Context, event: &Event<PaymentRequested>) ->
         Some(Acceptance::Refused(refusal @ (Refusal::InFlight | Refusal::Unavailable))) => {
             Admission::Later(refusal.detail().to_owned())
         }
+        // Ours to mend, not the sender's: kept as a dead letter.
+        Some(Acceptance::Refused(refusal @ Refusal::Internal)) => Admission::Broken(refusal.detail().to_owned()),
         Some(Acceptance::Refused(refusal)) => refuse(context, event, refusal.problem(), refusal.detail()).await,
         None => Admission::Later("the request was not answered".to_owned()),
     }

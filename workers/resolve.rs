@@ -17,6 +17,9 @@ use crate::{
     worker::{Context, unknown_if_it_panics},
 };
 
+/// A round that takes longer, beside the calls to the acquirer, hangs on a server that is gone.
+const ROUND_LIMIT: Duration = Duration::from_secs(120);
+
 /// What an attempt came to.
 enum Step {
     /// Tell the record worker.
@@ -37,7 +40,8 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
             _ = tick.tick() => {}
             () = context.stop.cancelled() => break,
         }
-        if let Err(error) = round(&context).await {
+        let limit = ROUND_LIMIT + context.config.acquirer.lease();
+        if let Err(error) = tokio::time::timeout(limit, round(&context)).await.unwrap_or(Err(StoreError::TimedOut)) {
             tracing::warn!(error = &error as &dyn std::error::Error, "resolve waits for the database");
         }
     }
@@ -101,7 +105,7 @@ async fn attempt(context: &Context, due: &Due) -> Result<(), StoreError> {
 async fn inquire(context: &Context, due: &Due) -> Step {
     let age = context.clock.now() - due.created_at;
     let finality = Duration::from_secs(3_600 * u64::from(context.config.acquirer.finality_hours));
-    match context.acquirer.inquire(&due.claim.reference).await {
+    match context.acquirer.inquire(due.claim.kind, &due.claim.reference).await {
         Inquiry::Found(outcome) => definite(outcome),
         Inquiry::NotFound if age > finality => {
             Step::Report(Outcome::NotSent { why: "not found after the acquirer's finality horizon".to_owned() })
@@ -114,7 +118,7 @@ async fn inquire(context: &Context, due: &Due) -> Step {
 
 /// Asks what came of a capture; one that never arrived is sent again, with the same key.
 async fn capture(context: &Context, due: &Due) -> Step {
-    match context.acquirer.inquire(&due.claim.reference).await {
+    match context.acquirer.inquire(due.claim.kind, &due.claim.reference).await {
         Inquiry::Found(outcome) => definite(outcome),
         Inquiry::NotFound => {
             let call = context.call(&due.claim);

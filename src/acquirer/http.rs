@@ -2,7 +2,7 @@
 //! HTTP/1.1, idempotent by our reference. A bank's shim or the simulator stands at the other end.
 //!
 //! The one question here is what a failure proves. `NotSent` rests on one of two proofs: the connection never took the
-//! body ([`body`]), or the acquirer itself said that it did not process the request ([`answer`]). The words of the
+//! body (`body`), or the acquirer itself said that it did not process the request (`answer`). The words of the
 //! client library's errors prove nothing and are only passed on to people.
 
 mod answer;
@@ -136,11 +136,11 @@ impl HttpAcquirer {
         }
     }
 
-    async fn ask(&self, reference: &str) -> Inquiry {
+    async fn ask(&self, kind: OperationKind, reference: &str) -> Inquiry {
         let began = Instant::now();
         let request = self.client.get(self.url(&["operations", reference])).timeout(self.call_timeout);
         let inquiry = match request.send().await {
-            Ok(response) => answer::of_inquiry(reference, &self.receive(response).await),
+            Ok(response) => answer::of_inquiry(kind, reference, &self.receive(response).await),
             Err(error) => Inquiry::NoAnswer { why: describe(error) },
         };
         let word = match &inquiry {
@@ -235,8 +235,8 @@ impl Acquirer for HttpAcquirer {
         .boxed()
     }
 
-    fn inquire<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Inquiry> {
-        self.ask(reference).boxed()
+    fn inquire<'a>(&'a self, kind: OperationKind, reference: &'a str) -> BoxFuture<'a, Inquiry> {
+        self.ask(kind, reference).boxed()
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use time::OffsetDateTime;
 
-use crate::payment::{Money, Outcome, card::Card, operation::Inquiry};
+use crate::payment::{Money, OperationKind, Outcome, card::Card, operation::Inquiry};
 
 /// What every operation carries.
 #[derive(Debug, Clone)]
@@ -56,8 +56,8 @@ pub trait Acquirer: Send + Sync + 'static {
     /// Gives back `call.amount` of what `original` captured.
     fn refund<'a>(&'a self, call: &'a Call, original: &'a str) -> BoxFuture<'a, Outcome>;
 
-    /// Asks what came of the operation with this reference (of any kind).
-    fn inquire<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Inquiry>;
+    /// Asks what came of the operation of this kind with this reference; an answer about another kind is none.
+    fn inquire<'a>(&'a self, kind: OperationKind, reference: &'a str) -> BoxFuture<'a, Inquiry>;
 }
 
 /// A shared acquirer.

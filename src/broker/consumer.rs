@@ -4,7 +4,7 @@
 //! without a word (a panic) sends its messages to a retry tier; a message that has failed before travels alone, so a
 //! poisonous one cannot take its neighbours with it.
 
-use std::{collections::VecDeque, future::Future, sync::Arc};
+use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 use lapin::{
@@ -18,7 +18,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{ATTEMPT_HEADER, Broker, BrokerError, Exchange, Outgoing, Publisher, Queue, Rebuild, close, set_up};
 
+/// Longer than any batch that is well, calls to the acquirer included.
+const LONGEST_BATCH: Duration = Duration::from_secs(120);
 const CONSUMER_TAG: &str = "tolom";
+/// A version 00 `traceparent` (W3C Trace Context, 3.2).
+const TRACEPARENT_BYTES: usize = 55;
 /// A longer reason says no more, and headers should stay small.
 const REASON_CHARS: usize = 500;
 
@@ -271,7 +275,8 @@ impl Session {
         self.waiting.drain(..).for_each(Message::leave);
         self.batches.close();
         if result.is_err() {
-            self.batches.wait().await;
+            // What hangs holds nothing of this session any more; its messages are delivered again.
+            let _ = tokio::time::timeout(LONGEST_BATCH, self.batches.wait()).await;
             close(&self.connection).await;
             return result;
         }
@@ -302,7 +307,12 @@ fn parcel(delivery: Delivery) -> Parcel {
         _ => 0,
     };
     let traceparent = match header("traceparent") {
-        Some(AMQPValue::LongString(text)) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+        // It is put back on what is published on: nothing that a foreign sender could make too large for a frame.
+        Some(AMQPValue::LongString(text))
+            if text.as_bytes().len() == TRACEPARENT_BYTES && text.as_bytes().is_ascii() =>
+        {
+            Some(String::from_utf8_lossy(text.as_bytes()).into_owned())
+        }
         _ => None,
     };
     let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Intake, auth::Caller, extract::ApiJson, limits::ClientAddress, problem::Problem};
 use crate::{
-    clock::new_id,
+    clock::new_secret_id,
     sealing::{SealError, SealedHeader},
     store::{
         accept::Refusal,
@@ -90,7 +90,7 @@ impl Intake {
     pub(super) fn sealed(&self, jwe: String, field: &'static str) -> Result<NewCard, Problem> {
         match SealedHeader::parse(&jwe, self.clock.now()) {
             Ok(header) => Ok(NewCard {
-                id: new_id(),
+                id: new_secret_id(),
                 bill: header.bill,
                 kid: header.kid.to_string(),
                 jwe,

@@ -20,7 +20,7 @@ use super::{
     wire::{Amount, PaymentAccepted, PaymentView},
 };
 use crate::{
-    clock::new_id,
+    clock::new_secret_id,
     config::CaptureMode,
     contracts::Payer,
     payment::{Money, PaymentCode, PublicStatus, Status},
@@ -127,7 +127,7 @@ impl Intake {
             (None, Some(id)) => CardSource::Stored(id),
             _ => return Err(Problem::invalid_field("card", "either `sealed` or `id` is wanted")),
         };
-        let id = new_id();
+        let id = new_secret_id();
         let answer = PaymentAccepted {
             id,
             status: Status::Accepted,

@@ -127,6 +127,9 @@ fn authorization(known: Known<'_>, report: &Outcome) -> Result<Decision, Illegal
 fn capture(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTransition> {
     let events: &[Event] = match report {
         Outcome::Approved(_) if known.bill_awaits => &[Event::Captured],
+        Outcome::Approved(_) if matches!(known.status, Status::Review) => {
+            return known.review("captured, and its bill was paid by another channel");
+        }
         // Paid by another channel while the capture was on its way: give it back.
         Outcome::Approved(_) => &[Event::ReversalRequired],
         Outcome::Declined(_) | Outcome::NotSent { .. } => &[Event::ReversalRequired],

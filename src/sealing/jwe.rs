@@ -17,6 +17,8 @@ use crate::payment::{PaymentCode, card::CardInput};
 
 /// How far ahead `exp` may lie, in seconds. The four slices of `sealed_card` rest on it.
 pub const MAX_AHEAD_S: i64 = 900;
+/// How far the clocks of intake and worker may be apart, in seconds: what the intake took is not refused later.
+const SKEW_S: i64 = 60;
 /// The longest sealed card that is looked at. A card of ours has about 500 characters.
 pub const MAX_JWE_CHARS: usize = 4096;
 
@@ -101,15 +103,22 @@ impl SealedHeader {
     /// Checks everything that can be checked without a key: form, sizes, algorithms, names, and the time at `now`.
     pub fn parse(jwe: &str, now: OffsetDateTime) -> Result<Self, SealError> {
         let sealed = Parts::parse(jwe)?;
-        sealed.header.check_time(now)?;
+        sealed.header.check_time(now, MAX_AHEAD_S)?;
         Ok(sealed.header)
     }
 
-    fn check_time(&self, now: OffsetDateTime) -> Result<(), SealError> {
+    /// The same for a card that the intake has taken already, by a clock that may be a little apart.
+    pub(super) fn parse_taken(jwe: &str, now: OffsetDateTime) -> Result<Self, SealError> {
+        let sealed = Parts::parse(jwe)?;
+        sealed.header.check_time(now, MAX_AHEAD_S + SKEW_S)?;
+        Ok(sealed.header)
+    }
+
+    fn check_time(&self, now: OffsetDateTime, max_ahead_s: i64) -> Result<(), SealError> {
         if self.expires_at <= now {
             return Err(SealError::Expired);
         }
-        let too_far = self.expires_at - now > time::Duration::seconds(MAX_AHEAD_S);
+        let too_far = self.expires_at - now > time::Duration::seconds(max_ahead_s);
         if too_far { Err(SealError::TooFarAhead) } else { Ok(()) }
     }
 }
@@ -119,7 +128,7 @@ impl SealedHeader {
 /// `now` decides on expiry, `bill` is the bill of the payment that is about to be authorized.
 pub fn open(private: &SecretKey, jwe: &str, bill: &PaymentCode, now: OffsetDateTime) -> Result<CardInput, SealError> {
     let sealed = Parts::parse(jwe)?;
-    sealed.header.check_time(now)?;
+    sealed.header.check_time(now, MAX_AHEAD_S + SKEW_S)?;
     if sealed.header.bill != *bill {
         return Err(SealError::OtherBill);
     }

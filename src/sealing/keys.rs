@@ -84,7 +84,7 @@ impl KeyDir {
         bill: &PaymentCode,
         now: OffsetDateTime,
     ) -> Result<Result<CardInput, SealError>, KeyDirError> {
-        let header = match SealedHeader::parse(jwe, now) {
+        let header = match SealedHeader::parse_taken(jwe, now) {
             Ok(header) => header,
             Err(refused) => return Ok(Err(refused)),
         };

@@ -40,6 +40,9 @@ pub enum StoreError {
     /// Nothing was done, and later it may work: no connection, a serialization failure, a lock time-out.
     #[error("the database is not available")]
     Unavailable(#[source] sqlx::Error),
+    /// No answer in time. Whether it was done is not known; everything here may be repeated.
+    #[error("the database did not answer in time")]
+    TimedOut,
     /// It will never work: a broken constraint, data of a shape this build does not know.
     #[error("the database refuses")]
     Refused(#[source] sqlx::Error),
@@ -51,7 +54,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::TimedOut)
     }
 }
 
@@ -64,13 +67,24 @@ impl From<sqlx::Error> for StoreError {
             E::Database(database) => database.code().is_some_and(|code| {
                 // Class 08 connection, 40 rollback (serialization, deadlock), 53 resources, 55 lock not available,
                 // 57 operator intervention (shutdown, cancel), 58 system error.
-                ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
+                code == "25P03" || ["08", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
             }),
             _ => false,
         };
         if transient { Self::Unavailable(error) } else { Self::Refused(error) }
     }
 }
+
+/// No wait without an end, on either side: a server that is gone, or a session of a worker host that died while it held
+/// locks. What runs into these is tried again (SQLSTATE 55P03, 57014, 25P03).
+const LIMITS: [(&str, &str); 6] = [
+    ("statement_timeout", "30s"),
+    ("lock_timeout", "10s"),
+    ("idle_in_transaction_session_timeout", "30s"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+];
 
 /// Opens a pool. Connections are made when they are needed, so that a role starts while the database is away.
 pub fn connect(config: &config::Database) -> Result<PgPool, StoreError> {
@@ -88,7 +102,7 @@ pub fn connect(config: &config::Database) -> Result<PgPool, StoreError> {
                 Ok(true)
             })
         })
-        .connect_lazy_with(options.application_name("tolom")))
+        .connect_lazy_with(options.application_name("tolom").options(LIMITS)))
 }
 
 /// Brings the schema up to date; safe to repeat and to run from several processes at once.

@@ -465,7 +465,8 @@ pub async fn release_authorization(
 /// Gives up a claim whose request provably was not sent; the same operation may be claimed again.
 pub async fn release(pool: &PgPool, claim: &Claim) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE operation SET owner = NULL, send_before = NULL
+        // Later than the next retry tier, so that `resolve` does not give up what is about to be tried again.
+        "UPDATE operation SET owner = NULL, send_before = NULL, next_attempt_at = now() + interval '10 minutes'
          WHERE id = $1 AND outcome IS NULL AND send_before = $2",
     )
     .bind(claim.operation)

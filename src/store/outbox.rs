@@ -42,15 +42,24 @@ pub async fn insert(transaction: &mut PgConnection, rows: &[OutboxRow]) -> Resul
 /// Takes rows that are due, oldest first, and leases them for `lease`: no other sweep sees them meanwhile.
 ///
 /// The lease, rather than a lock held while publishing, keeps the transaction short whatever the broker does.
-pub async fn take_due(pool: &PgPool, limit: i64, lease: Duration) -> Result<Vec<OutboxRow>, StoreError> {
+///
+/// Settlement entries and all the rest are taken apart: the stream that the entries go to may be away.
+pub async fn take_due(
+    pool: &PgPool,
+    settlement: bool,
+    limit: i64,
+    lease: Duration,
+) -> Result<Vec<OutboxRow>, StoreError> {
     let rows = sqlx::query(
         "UPDATE outbox SET publish_after = now() + make_interval(secs => $2)
-         WHERE id IN (SELECT id FROM outbox WHERE publish_after <= now()
+         WHERE id IN (SELECT id FROM outbox WHERE publish_after <= now() AND (routing_key = $3) = $4
                       ORDER BY publish_after LIMIT $1 FOR UPDATE SKIP LOCKED)
          RETURNING id, routing_key, body, traceparent",
     )
     .bind(limit)
     .bind(lease.as_secs_f64())
+    .bind(Topic::SettlementEntry.routing_key())
+    .bind(settlement)
     .fetch_all(pool)
     .await?;
     let mut due = Vec::with_capacity(rows.len());

@@ -133,14 +133,23 @@ pub async fn give_up(pool: &PgPool, due: &Due, why: &str, now: OffsetDateTime) -
     let (word, bill): (String, String) = (row.try_get("status")?, row.try_get("bill_code")?);
     let from: Status = word.parse().map_err(|_| StoreError::Unreadable(format!("payment: {word}")))?;
     let mut announce = Vec::new();
-    if let Ok(to) = from.after(&Event::ReviewRequired)
-        && to != from
-    {
+    // What was never reported as unknown is unknown now.
+    let events: &[Event] = match from {
+        Status::Authorizing | Status::Challenged => &[Event::OutcomeUnknown, Event::ReviewRequired],
+        _ => &[Event::ReviewRequired],
+    };
+    let (mut to, mut steps) = (from, Vec::new());
+    for event in events {
+        let Ok(after) = to.after(event) else { break };
+        to = after;
+        steps.push((*event, after));
+    }
+    if to == Status::Review && from != to {
         let write = StatusWrite {
             payment: due.claim.payment,
             from,
             version: row.try_get("version")?,
-            steps: vec![(Event::ReviewRequired, to)],
+            steps,
             learnt: Learnt::default(),
             operation: Some(due.claim.operation),
             actor: "resolve",
@@ -178,11 +187,12 @@ pub async fn revive(
     let mut transaction = pool.begin().await?;
     let rows = sqlx::query(
         "SELECT p.id, p.status, p.version, p.bill_code, p.amount_minor, p.currency, p.traceparent,
-                p.challenge_response IS NOT NULL AS answered, p.challenge_until < $3 AS challenge_over
+                p.challenge_response IS NOT NULL AS answered, (p.challenge_until < $3 OR p.updated_at < $3 - interval '1 hour') AS challenge_over
          FROM payment p
          WHERE p.status IN ('accepted', 'authorizing', 'challenged', 'authorized')
            AND (p.updated_at < $1 OR p.status = 'challenged' AND p.challenge_until < $3)
-           AND (p.status <> 'challenged' OR p.challenge_until < $3 AND p.challenge_response IS NULL
+           AND (p.status <> 'challenged'
+                OR (p.challenge_until < $3 OR p.updated_at < $3 - interval '1 hour') AND p.challenge_response IS NULL
                 OR p.challenge_response IS NOT NULL AND p.updated_at < $1)
            AND NOT EXISTS (SELECT FROM operation o WHERE o.payment_id = p.id
                            AND (o.outcome IS NULL OR o.outcome = 'unknown') AND NOT o.closing)

@@ -91,7 +91,9 @@ impl Bank {
     }
 
     async fn found(&self, reference: &str) -> Outcome {
-        match self.acquirer.inquire(reference).await {
+        let rows = self.simulator.books();
+        let kind = rows.iter().find(|row| row.reference == reference).map_or(OperationKind::Authorize, |row| row.kind);
+        match self.acquirer.inquire(kind, reference).await {
             Inquiry::Found(outcome) => outcome,
             other => panic!("{reference}: {other:?}"),
         }
@@ -274,7 +276,7 @@ async fn a_lost_answer_is_unknown_and_an_inquiry_or_a_repeat_tells_the_truth() {
             assert_eq!(bank.authorize(number, number).await.as_str(), "approved", "{number}");
             assert_eq!(bank.reverse(&format!("v{number}"), number).await.undone, Some(Undone::Hold), "{number}");
         } else {
-            assert_eq!(bank.acquirer.inquire(number).await, Inquiry::NotFound, "{number}");
+            assert_eq!(bank.acquirer.inquire(OperationKind::Authorize, number).await, Inquiry::NotFound, "{number}");
             assert_eq!(bank.reverse(&format!("v{number}"), number).await.undone, Some(Undone::Nothing), "{number}");
         }
     }
@@ -286,7 +288,7 @@ async fn a_late_authorization_appears_unless_it_was_closed() {
     let bank = Bank::open().await;
     for reference in ["a1", "a2"] {
         assert_eq!(bank.authorize_in_vain(reference, "4000000000050080").await.as_str(), "unknown");
-        assert_eq!(bank.acquirer.inquire(reference).await, Inquiry::NotFound);
+        assert_eq!(bank.acquirer.inquire(OperationKind::Authorize, reference).await, Inquiry::NotFound);
     }
     assert_eq!(bank.books(), []);
     assert_eq!(bank.reverse("v2", "a2").await.undone, Some(Undone::Nothing));
@@ -348,7 +350,7 @@ async fn a_repeated_operation_has_one_effect_and_another_under_its_key_has_none(
 #[tokio::test]
 async fn a_reference_closed_before_it_came_is_refused_with_proof() {
     let bank = Bank::open().await;
-    assert_eq!(bank.acquirer.inquire("a").await, Inquiry::NotFound);
+    assert_eq!(bank.acquirer.inquire(OperationKind::Authorize, "a").await, Inquiry::NotFound);
     assert_eq!(bank.reverse("v", "a").await.undone, Some(Undone::Nothing));
     for _ in 0..2 {
         assert_eq!(bank.authorize("a", APPROVED).await.as_str(), "not_sent");

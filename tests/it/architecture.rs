@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("acquirer", &["payment", "contracts", "clock", "config"]),
     ("notify", &["payment", "contracts", "clock", "config", "store"]),
     ("sealing", &["payment", "clock", "config", "store"]),
-    ("relay", &["broker", "store"]),
+    ("relay", &["broker", "contracts", "store"]),
     ("telemetry", &["config"]),
     ("worker", &["acquirer", "broker", "clock", "config", "contracts", "payment", "relay", "store"]),
     (

@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use super::wire::{KEY_REUSED, Operation, Problem, Refusal, State};
+use time::{OffsetDateTime, UtcOffset};
+
 use crate::{
     acquirer::{codes::decline_reason, retry::Attempt},
     payment::{
@@ -104,14 +106,14 @@ fn declined(kind: OperationKind, reference: &str, received: &Received) -> Result
 }
 
 /// What the answer to an inquiry means.
-pub(super) fn of_inquiry(reference: &str, received: &Received) -> Inquiry {
+pub(super) fn of_inquiry(kind: OperationKind, reference: &str, received: &Received) -> Inquiry {
     let found = || -> Result<Inquiry, String> {
         match received.status {
             200..=299 => {
                 let answer: Operation = received.json()?;
                 Ok(match answer.state {
-                    State::Pending if answer.reference == reference => Inquiry::Pending,
-                    _ => Inquiry::Found(result(answer.kind, reference, answer)?),
+                    State::Pending if answer.reference == reference && answer.kind == kind => Inquiry::Pending,
+                    _ => Inquiry::Found(result(kind, reference, answer)?),
                 })
             }
             // It must name our reference: a gateway's or a wrong address's 404 says nothing about the operation.
@@ -168,13 +170,14 @@ fn approved(kind: OperationKind, answer: Operation) -> Result<Outcome, String> {
         amount: answer.amount,
         captured: answer.captured && matches!(kind, OperationKind::Authorize | OperationKind::CompleteChallenge),
         undone,
-        at: answer.at,
+        at: plausible(answer.at)?,
     }))
 }
 
 /// The payer's browser will post to this address, so nothing but a web address passes.
 fn challenged(challenge: Option<Challenge>) -> Result<Outcome, String> {
     let challenge = challenge.ok_or("challenged without a challenge")?;
+    let challenge = Challenge { expires_at: plausible(challenge.expires_at)?, ..challenge };
     let web = reqwest::Url::parse(&challenge.url).is_ok_and(|url| matches!(url.scheme(), "https" | "http"));
     let clean = |text: &str| !text.contains('\0');
     let fields = &challenge.fields;
@@ -182,6 +185,12 @@ fn challenged(challenge: Option<Challenge>) -> Result<Outcome, String> {
         return Err("a challenge that cannot be shown".to_owned());
     }
     Ok(Outcome::Challenged(challenge))
+}
+
+/// A time that the books can hold, in UTC. The ends of representable time cannot be moved to another offset at all.
+fn plausible(at: OffsetDateTime) -> Result<OffsetDateTime, String> {
+    let utc = at.checked_to_offset(UtcOffset::UTC).filter(|utc| (2000..2200).contains(&utc.year()));
+    utc.ok_or_else(|| "a time out of this world".to_owned())
 }
 
 fn decline(code: Option<String>) -> Outcome {

@@ -150,7 +150,7 @@ fn what_is_kept_of_a_foreign_text_is_short_and_plain() {
 
 #[test]
 fn not_found_must_name_our_reference() {
-    let inquire = |status, body: &Value| of_inquiry(REFERENCE, &received(status, None, body));
+    let inquire = |status, body: &Value| of_inquiry(OperationKind::Authorize, REFERENCE, &received(status, None, body));
     assert_eq!(inquire(404, &problem(404, "not_found")), Inquiry::NotFound);
     assert!(matches!(inquire(404, &json!({"title": "no such page", "status": 404})), Inquiry::NoAnswer { .. }));
     assert!(matches!(inquire(500, &problem(500, "x")), Inquiry::NoAnswer { .. }));
@@ -205,7 +205,7 @@ proptest! {
             prop_assert_eq!(&named["kind"], &json!(kind.as_str()));
             prop_assert!(named["amount"]["value"].is_i64());
         }
-        if let Inquiry::Found(Outcome::Approved(_)) = of_inquiry(REFERENCE, &received) {
+        if let Inquiry::Found(Outcome::Approved(_)) = of_inquiry(OperationKind::Authorize, REFERENCE, &received) {
             prop_assert_eq!(&named["reference"], &json!(REFERENCE));
             prop_assert!(named["amount"]["value"].is_i64());
         }

@@ -76,7 +76,7 @@ async fn every_call_is_measured_by_kind_and_outcome() {
     let bank = Bank::open().await;
     let guard = metrics::set_default_local_recorder(&recorder);
     bank.authorize("a", APPROVED).await;
-    bank.acquirer.inquire("nobody").await;
+    bank.acquirer.inquire(tolom::payment::OperationKind::Authorize, "nobody").await;
     drop(guard);
     let shown = recorder.handle().render();
     for labels in [r#"kind="authorize",outcome="approved""#, r#"kind="inquire",outcome="not_found""#] {

@@ -177,7 +177,8 @@ async fn what_never_connects_was_not_sent() {
     {
         let outcome = adapter(&address, 1_000, Clock::manual(NOON)).authorize(&call("a"), &card(APPROVED), false).await;
         assert_eq!(outcome.as_str(), "not_sent", "{address}: {outcome:?}");
-        let inquiry = adapter(&address, 1_000, Clock::manual(NOON)).inquire("a").await;
+        let inquiry =
+            adapter(&address, 1_000, Clock::manual(NOON)).inquire(tolom::payment::OperationKind::Authorize, "a").await;
         assert!(matches!(inquiry, Inquiry::NoAnswer { .. }), "{address}");
     }
 }
