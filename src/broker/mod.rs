@@ -3,6 +3,7 @@
 //! Publishing and consuming use different connections (`connection.blocked` stops every write of a connection, acks
 //! included). lapin's auto-recovery stays off: after an error or an end everything is rebuilt, connection first.
 
+mod acks;
 mod consumer;
 pub mod live;
 mod publisher;

@@ -1,12 +1,15 @@
 //! Recording: a batch of outcomes becomes statuses, journal, ledger, settlement entries, receipts, paid bills and the
 //! facts that announce them, in one transaction.
 
+mod load;
+
 use std::collections::{HashMap, HashSet};
 
-use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use sqlx::{PgConnection, PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use self::load::{Loaded, load};
 use super::{
     StoreError,
     facts::{self, FactOf},
@@ -18,10 +21,10 @@ use crate::{
     clock,
     contracts::{Event, OperationCompleted, SettlementEntry, Topic},
     payment::{
-        Money, OperationKind, Outcome, PaymentCode, Status,
-        card::{DeclineReason, MaskedCard},
+        Outcome, Status,
+        card::DeclineReason,
         decision::{AuthorizationEnd, Decision, Known, decide},
-        ledger::{Position, Posting},
+        ledger::Posting,
     },
 };
 
@@ -47,28 +50,6 @@ pub struct Batch {
     pub announce: Vec<OutboxRow>,
     /// Statuses that payments have entered, with the seconds since they were accepted, for the metrics.
     pub entered: Vec<(Status, f64)>,
-}
-
-/// An operation with its payment and bill, locked.
-struct Loaded {
-    operation: Uuid,
-    payment: Uuid,
-    kind: OperationKind,
-    reference: String,
-    acquirer: String,
-    amount: Money,
-    outcome: Option<String>,
-    status: Status,
-    version: i32,
-    bill: PaymentCode,
-    agency: String,
-    service: String,
-    bill_awaits: bool,
-    position: Position,
-    reversal_exists: bool,
-    card: Option<MaskedCard>,
-    traceparent: Option<String>,
-    age_s: f64,
 }
 
 /// Records a batch. All or nothing: after an error nothing is written.
@@ -202,84 +183,6 @@ impl Change<'_> {
         };
         facts::fact(of, SOURCE, now)
     }
-}
-
-async fn load(
-    transaction: &mut PgConnection,
-    reports: &[OperationCompleted],
-) -> Result<HashMap<Uuid, Loaded>, StoreError> {
-    lock(transaction, reports).await?;
-    let rows = sqlx::query(
-        "SELECT o.id AS operation, o.payment_id, o.kind, o.reference, o.acquirer, o.amount_minor, o.currency,
-                o.outcome, p.status, p.version, p.bill_code, p.card_number_masked, p.card_brand, p.traceparent,
-                b.agency, b.service, (b.status = 'open' OR b.paid_by IS NOT DISTINCT FROM p.id) AS bill_awaits,
-                l.held, l.captured,
-                EXISTS (SELECT FROM operation r WHERE r.payment_id = p.id AND r.kind = 'reverse') AS reversal_exists,
-                extract(epoch FROM now() - p.accepted_at)::float8 AS age_s
-         FROM operation o
-         JOIN payment p ON p.id = o.payment_id
-         JOIN bill b ON b.code = p.bill_code
-         CROSS JOIN LATERAL (
-             SELECT count(*) FILTER (WHERE kind = 'hold') > count(*) FILTER (WHERE kind = 'release') AS held,
-                    count(*) FILTER (WHERE kind = 'capture') > count(*) FILTER (WHERE kind = 'reversal') AS captured
-             FROM posting WHERE payment_id = p.id) l
-         WHERE o.id = ANY($1)",
-    )
-    .bind(reports.iter().map(|report| report.operation).collect::<Vec<_>>())
-    .fetch_all(&mut *transaction)
-    .await?;
-    rows.iter().map(|row| Ok((row.try_get("operation")?, loaded(row)?))).collect()
-}
-
-/// Locks bills, then payments, each in one order. The bill is locked too, so that "paid by another channel" cannot slip
-/// in between this decision and its commit.
-///
-/// A statement of its own: what is read must be read *after* the wait for the locks. Within one statement PostgreSQL
-/// would see the locked rows as they are now, and everything joined to them as it was before the wait (manual, 13.2.1).
-async fn lock(transaction: &mut PgConnection, reports: &[OperationCompleted]) -> Result<(), StoreError> {
-    let operations: Vec<Uuid> = reports.iter().map(|report| report.operation).collect();
-    for statement in [
-        "SELECT FROM bill WHERE code IN (SELECT p.bill_code FROM payment p JOIN operation o ON o.payment_id = p.id
-                                         WHERE o.id = ANY($1)) ORDER BY code FOR NO KEY UPDATE",
-        "SELECT FROM payment WHERE id IN (SELECT payment_id FROM operation WHERE id = ANY($1))
-         ORDER BY id FOR NO KEY UPDATE",
-    ] {
-        sqlx::query(statement).bind(&operations).execute(&mut *transaction).await?;
-    }
-    Ok(())
-}
-
-fn loaded(row: &PgRow) -> Result<Loaded, StoreError> {
-    let word = |column: &str| -> Result<String, StoreError> { Ok(row.try_get(column)?) };
-    let unreadable = |column: &str| StoreError::Unreadable(format!("operation: {column}"));
-    let number: Option<String> = row.try_get("card_number_masked")?;
-    let brand: Option<String> = row.try_get("card_brand")?;
-    let (held, captured): (bool, bool) = (row.try_get("held")?, row.try_get("captured")?);
-    let currency = word("currency")?.parse().map_err(|_| unreadable("currency"))?;
-    Ok(Loaded {
-        operation: row.try_get("operation")?,
-        payment: row.try_get("payment_id")?,
-        kind: word("kind")?.parse().map_err(|_| unreadable("kind"))?,
-        reference: word("reference")?,
-        acquirer: word("acquirer")?,
-        amount: Money::new(row.try_get("amount_minor")?, currency),
-        outcome: row.try_get("outcome")?,
-        status: word("status")?.parse().map_err(|_| unreadable("status"))?,
-        version: row.try_get("version")?,
-        bill: word("bill_code")?.parse().map_err(|_| unreadable("bill_code"))?,
-        agency: word("agency")?,
-        service: word("service")?,
-        bill_awaits: row.try_get("bill_awaits")?,
-        position: match (held, captured) {
-            (_, true) => Position::Captured,
-            (true, false) => Position::Held,
-            (false, false) => Position::Nothing,
-        },
-        reversal_exists: row.try_get("reversal_exists")?,
-        card: number.zip(brand).map(|(number, brand)| MaskedCard { number, brand }),
-        traceparent: row.try_get("traceparent")?,
-        age_s: row.try_get("age_s")?,
-    })
 }
 
 /// Everything but the messages; receipts get their numbers here.
