@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, sync::broadcast};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    acquirer::http::HttpAcquirer,
+    acquirer::{Circuit, http::HttpAcquirer},
     broker::{self, Broker, Publisher},
     clock::{self, Clock},
     config::Config,
@@ -65,7 +65,8 @@ impl App {
         let publisher = Publisher::start(broker.clone());
         let (stop, stop_relay) = (CancellationToken::new(), CancellationToken::new());
         let (relay, relay_task) = Relay::start(pool.clone(), publisher.clone(), stop_relay.clone());
-        let acquirer = HttpAcquirer::new(&config.acquirer, clock.clone()).context("acquirer")?;
+        let circuit = Circuit::new(&config.acquirer);
+        let acquirer = HttpAcquirer::new(&config.acquirer, clock.clone(), circuit.clone()).context("acquirer")?;
         let context = Context {
             config: Arc::clone(&config),
             pool: pool.clone(),
@@ -73,6 +74,7 @@ impl App {
             publisher,
             relay,
             acquirer: Arc::new(acquirer),
+            circuit,
             clock,
             owner: format!("{}/{}", host(), clock::new_id()).into(),
             stop: stop.clone(),

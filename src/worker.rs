@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    acquirer::{AcquirerRef, Call},
+    acquirer::{AcquirerRef, Admission, Call, Circuit},
     broker::{self, Broker, Handler, Outgoing, Publisher, Reading},
     clock::{self, Clock},
     config::Config,
@@ -29,6 +29,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Longer than a batch takes whose every statement runs into its own limit.
 const LONGEST_WORK: Duration = Duration::from_secs(60);
 
+/// Longest wait for an open circuit in one go: what waits looks around then.
+const CIRCUIT_LOOK: Duration = Duration::from_secs(2);
+
+/// Leave to call the acquirer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// This many calls may be started.
+    Calls(usize),
+    /// Its circuit is open: look around and ask again.
+    NotYet,
+    /// The process is to stop.
+    Stopped,
+}
+
 /// Everything a worker may use. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
@@ -44,6 +58,8 @@ pub struct Context {
     pub relay: Relay,
     /// The acquirer.
     pub acquirer: AcquirerRef,
+    /// Whether the acquirer is there to be called.
+    pub circuit: Circuit,
     /// Time.
     pub clock: Clock,
     /// This process, in claims.
@@ -99,6 +115,20 @@ impl Context {
         tokio::select! {
             () = tokio::time::sleep(wait) => true,
             () = self.stop.cancelled() => false,
+        }
+    }
+
+    /// Asks leave to call the acquirer; waits a little while its circuit is open.
+    pub async fn leave_to_call(&self) -> Leave {
+        match self.circuit.admit() {
+            Admission::All => Leave::Calls(usize::MAX),
+            Admission::Probe => Leave::Calls(1),
+            Admission::Not(until) => {
+                tokio::select! {
+                    () = self.circuit.changed(until, CIRCUIT_LOOK) => Leave::NotYet,
+                    () = self.stop.cancelled() => Leave::Stopped,
+                }
+            }
         }
     }
 

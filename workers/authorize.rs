@@ -28,7 +28,7 @@ use crate::{
         cards,
         operations::{self, Claim, Claimed, SealedCard},
     },
-    worker::{Context, Worker, run as run_worker, unknown_if_it_panics},
+    worker::{Context, Leave, Worker, run as run_worker, unknown_if_it_panics},
 };
 
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
@@ -94,11 +94,41 @@ impl Handler for Authorize {
     }
 }
 
+/// Messages that ask for an authorization.
+type Requests = Vec<(Message, Box<Event<PaymentRequested>>)>;
+
 impl Authorize {
-    async fn authorize(&self, requests: Vec<(Message, Box<Event<PaymentRequested>>)>) {
-        if requests.is_empty() {
-            return;
+    /// Authorizes as many as the acquirer's circuit admits, and the rest when it admits more.
+    async fn authorize(&self, mut requests: Requests) {
+        while !requests.is_empty() {
+            let calls = match self.context.leave_to_call().await {
+                Leave::Calls(calls) => calls,
+                Leave::Stopped => return requests.into_iter().for_each(|(message, _)| message.leave()),
+                Leave::NotYet => {
+                    requests = self.still_waiting(requests).await;
+                    continue;
+                }
+            };
+            let rest = requests.split_off(calls.min(requests.len()));
+            self.authorize_now(std::mem::replace(&mut requests, rest)).await;
         }
+    }
+
+    /// While the acquirer is away, payments wait within their card's life, and then end *not charged*.
+    async fn still_waiting(&self, requests: Requests) -> Requests {
+        let requests: Requests = requests.into_iter().filter(|(message, _)| !message.is_abandoned()).collect();
+        let payments: Vec<Uuid> = requests.iter().map(|(_, event)| event.data.payment).collect();
+        // Should the database be away too, they go on waiting.
+        let failed = operations::fail_without_card(&self.context.pool, &payments, &self.context.terms()).await;
+        let Ok((ended, facts)) = failed else { return requests };
+        self.context.relay.announce(facts);
+        let (over, waiting): (Requests, Requests) =
+            requests.into_iter().partition(|(_, event)| ended.contains(&event.data.payment));
+        over.into_iter().for_each(|(message, _)| message.settle(Verdict::Done));
+        waiting
+    }
+
+    async fn authorize_now(&self, requests: Requests) {
         let payments: Vec<Uuid> = requests.iter().map(|(_, event)| event.data.payment).collect();
         let Some(mut claims) = self.claim(&payments).await else {
             return requests.into_iter().for_each(|(message, _)| message.leave());
@@ -154,10 +184,22 @@ impl Authorize {
         Some(claims)
     }
 
-    async fn complete(&self, returns: Vec<(Message, Uuid)>) {
-        if returns.is_empty() {
-            return;
+    async fn complete(&self, mut returns: Vec<(Message, Uuid)>) {
+        while !returns.is_empty() {
+            let calls = match self.context.leave_to_call().await {
+                Leave::Calls(calls) => calls,
+                Leave::Stopped => return returns.into_iter().for_each(|(message, _)| message.leave()),
+                Leave::NotYet => {
+                    returns.retain(|(message, _)| !message.is_abandoned());
+                    continue;
+                }
+            };
+            let rest = returns.split_off(calls.min(returns.len()));
+            self.complete_now(std::mem::replace(&mut returns, rest)).await;
         }
+    }
+
+    async fn complete_now(&self, returns: Vec<(Message, Uuid)>) {
         let mut payments: Vec<Uuid> = returns.iter().map(|(_, payment)| *payment).collect();
         payments.sort_unstable();
         payments.dedup();

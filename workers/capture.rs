@@ -11,7 +11,7 @@ use crate::{
     contracts::{Event, PaymentFact, Topic},
     payment::Outcome,
     store::operations::{self, Claim, Claimed},
-    worker::{Context, Worker, run as run_worker, unknown_if_it_panics},
+    worker::{Context, Leave, Worker, run as run_worker, unknown_if_it_panics},
 };
 
 /// The worker.
@@ -44,6 +44,24 @@ impl Handler for Capture {
                 Err(error) => message.settle(Verdict::Dead(error.to_string())),
             }
         }
+        while !facts.is_empty() {
+            let calls = match self.context.leave_to_call().await {
+                Leave::Calls(calls) => calls,
+                Leave::Stopped => return facts.into_iter().for_each(|(message, _)| message.leave()),
+                // A hold lasts for days.
+                Leave::NotYet => {
+                    facts.retain(|(message, _)| !message.is_abandoned());
+                    continue;
+                }
+            };
+            let rest = facts.split_off(calls.min(facts.len()));
+            self.capture_now(std::mem::replace(&mut facts, rest)).await;
+        }
+    }
+}
+
+impl Capture {
+    async fn capture_now(&self, facts: Vec<(Message, Uuid)>) {
         let mut payments: Vec<Uuid> = facts.iter().map(|(_, payment)| *payment).collect();
         payments.sort_unstable();
         payments.dedup();
@@ -74,9 +92,7 @@ impl Handler for Capture {
         });
         join_all(work).await;
     }
-}
 
-impl Capture {
     async fn capture(&self, message: Message, claim: &Claim) {
         let context = &self.context;
         let call = context.call(claim);

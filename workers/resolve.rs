@@ -12,7 +12,9 @@ use crate::{
     payment::{OperationKind, Outcome, operation::Inquiry},
     store::{
         StoreError,
+        operations::fail_without_card,
         resolve::{self, Due},
+        revive::{self, Patience},
     },
     worker::{Context, unknown_if_it_panics},
 };
@@ -51,18 +53,8 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
 
 /// One round over everything that is due.
 pub async fn round(context: &Context) -> Result<(), StoreError> {
-    let now = context.clock.now();
+    revive(context).await?;
     let limit = context.config.resolve.batch;
-    let stalled_before = now - Duration::from_secs(u64::from(context.config.resolve.stalled_after_s));
-    // With the broker away nothing is lost, only late: repeating messages would but add to the backlog.
-    let revived = match context.publisher.is_connected() {
-        true => resolve::revive(&context.pool, stalled_before, now, limit).await?,
-        false => Vec::new(),
-    };
-    if !revived.is_empty() {
-        tracing::warn!(payments = revived.len(), "put stalled payments back on their way");
-    }
-    context.relay.announce(revived);
     loop {
         let due = resolve::take_due(&context.pool, &context.terms(), limit).await?;
         if due.is_empty() {
@@ -75,6 +67,30 @@ pub async fn round(context: &Context) -> Result<(), StoreError> {
             return Ok(());
         }
     }
+}
+
+/// Looks after payments that stand still.
+async fn revive(context: &Context) -> Result<(), StoreError> {
+    let (now, limit) = (context.clock.now(), context.config.resolve.batch);
+    let patience = Patience {
+        stalled: Duration::from_secs(u64::from(context.config.resolve.stalled_after_s)),
+        hold: Duration::from_secs(3_600 * u64::from(context.config.acquirer.hold_hours)),
+    };
+    let waiting = revive::waiting_to_be_authorized(&context.pool, patience, now, limit).await?;
+    if !waiting.is_empty() {
+        let (ended, facts) = fail_without_card(&context.pool, &waiting, &context.terms()).await?;
+        tracing::warn!(payments = ended.len(), "payments ended whose sealed cards were gone");
+        context.relay.announce(facts);
+    }
+    // With the broker away nothing is lost, only late: repeating messages would but add to the backlog.
+    if context.publisher.is_connected() {
+        let revived = revive::revive(&context.pool, patience, now, limit).await?;
+        if !revived.is_empty() {
+            tracing::warn!(payments = revived.len(), "put stalled payments back on their way");
+        }
+        context.relay.announce(revived);
+    }
+    Ok(())
 }
 
 async fn attempt(context: &Context, due: &Due) -> Result<(), StoreError> {
@@ -116,10 +132,12 @@ async fn inquire(context: &Context, due: &Due) -> Step {
     }
 }
 
-/// Asks what came of a capture; one that never arrived is sent again, with the same key.
+/// Asks what came of a capture; one that never arrived is sent again, with the same key, if the bill still awaits it.
 async fn capture(context: &Context, due: &Due) -> Step {
     match context.acquirer.inquire(due.claim.kind, &due.claim.reference).await {
         Inquiry::Found(outcome) => definite(outcome),
+        // The money goes back instead; closing the authorization also stops a capture that is still on its way.
+        Inquiry::NotFound if !due.bill_awaits => Step::Close,
         Inquiry::NotFound => {
             let call = context.call(&due.claim);
             sent(unknown_if_it_panics(context.acquirer.capture(&call, &due.claim.original)).await)

@@ -26,7 +26,7 @@ use self::{
     body::{Fate, Guarded},
 };
 use super::{
-    Acquirer, Call,
+    Acquirer, Call, Circuit,
     retry::{self, Attempt},
 };
 use crate::{
@@ -52,6 +52,7 @@ pub struct HttpAcquirer {
     base: Url,
     client: Client,
     clock: Clock,
+    circuit: Circuit,
     call_timeout: Duration,
 }
 
@@ -73,7 +74,7 @@ impl HttpAcquirer {
     /// An adapter for the configured address. Connects to nothing yet.
     ///
     /// A call takes at most `connect_timeout_ms` (name look-up and TLS included) plus `answer_timeout_ms`.
-    pub fn new(settings: &config::Acquirer, clock: Clock) -> Result<Self, HttpAcquirerError> {
+    pub fn new(settings: &config::Acquirer, clock: Clock, circuit: Circuit) -> Result<Self, HttpAcquirerError> {
         let base = Url::parse(&settings.url).map_err(|_| HttpAcquirerError::Url)?;
         if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
             return Err(HttpAcquirerError::Url);
@@ -94,7 +95,8 @@ impl HttpAcquirer {
             .retry(reqwest::retry::never())
             .build()
             .map_err(HttpAcquirerError::Client)?;
-        Ok(Self { name: settings.name.clone(), base, client, clock, call_timeout: settings.call_timeout() })
+        let (name, call_timeout) = (settings.name.clone(), settings.call_timeout());
+        Ok(Self { name, base, client, clock, circuit, call_timeout })
     }
 
     /// The configured address with these path segments, each percent-encoded.
@@ -125,22 +127,38 @@ impl HttpAcquirer {
         let Some(headers) = call_headers(call) else {
             return not_sent("the reference cannot stand in a header");
         };
+        if !self.circuit.pass() {
+            return not_sent("the acquirer is away, and its circuit is open");
+        }
         let (body, watch) = Guarded::new(bytes.clone(), call.send_before, self.clock.clone());
         let request = self.client.post(url.clone()).headers(headers).timeout(self.call_timeout);
         let answer = request.body(reqwest::Body::wrap(body)).send().await;
+        let answer = match answer {
+            Ok(response) => Ok(self.receive(response).await),
+            Err(error) => Err(error),
+        };
+        self.judge(answer.as_ref().ok());
         match (watch.fate(), answer) {
             (Fate::TooLate, _) => not_sent("send_before passed while connecting"),
-            (_, Ok(response)) => answer::of_call(kind, &call.reference, &self.receive(response).await),
+            (_, Ok(received)) => answer::of_call(kind, &call.reference, &received),
             (Fate::Untouched, Err(error)) => Attempt::Again { why: describe(error), in_flight: false, after: None },
             (Fate::Taken, Err(error)) => Attempt::Done(Outcome::Unknown { why: describe(error) }),
         }
     }
 
     async fn ask(&self, kind: OperationKind, reference: &str) -> Inquiry {
+        if !self.circuit.pass() {
+            return Inquiry::NoAnswer { why: "the acquirer is away, and its circuit is open".to_owned() };
+        }
         let began = Instant::now();
         let request = self.client.get(self.url(&["operations", reference])).timeout(self.call_timeout);
-        let inquiry = match request.send().await {
-            Ok(response) => answer::of_inquiry(kind, reference, &self.receive(response).await),
+        let answer = match request.send().await {
+            Ok(response) => Ok(self.receive(response).await),
+            Err(error) => Err(error),
+        };
+        self.judge(answer.as_ref().ok());
+        let inquiry = match answer {
+            Ok(received) => answer::of_inquiry(kind, reference, &received),
             Err(error) => Inquiry::NoAnswer { why: describe(error) },
         };
         let word = match &inquiry {
@@ -151,6 +169,15 @@ impl HttpAcquirer {
         };
         self.measure(OperationKind::Inquire, word, began);
         inquiry
+    }
+
+    /// Tells the circuit what the answer, or the lack of one, says of the acquirer's health.
+    fn judge(&self, answer: Option<&Received>) {
+        match answer {
+            // Server errors, and "come later": both ask for quiet.
+            Some(Received { status: 429 | 500..=599, .. }) | None => self.circuit.failed(),
+            Some(_) => self.circuit.answered(),
+        }
     }
 
     async fn receive(&self, mut response: Response) -> Received {
@@ -305,7 +332,7 @@ mod tests {
     fn a_reference_cannot_lead_out_of_its_path() {
         let mut settings = config::Config::defaults().acquirer;
         settings.url = "http://bank.example/shim/".into();
-        let acquirer = HttpAcquirer::new(&settings, Clock::system()).unwrap();
+        let acquirer = HttpAcquirer::new(&settings, Clock::system(), Circuit::new(&settings)).unwrap();
         let url = acquirer.url(&["authorizations", "a/../b?c", "captures"]);
         assert_eq!(url.as_str(), "http://bank.example/shim/v1/authorizations/a%2F..%2Fb%3Fc/captures");
     }
@@ -315,7 +342,7 @@ mod tests {
         let mut settings = config::Config::defaults().acquirer;
         for url in ["", "bank", "ftp://bank.example", "data:x"] {
             settings.url = url.into();
-            assert!(HttpAcquirer::new(&settings, Clock::system()).is_err(), "{url}");
+            assert!(HttpAcquirer::new(&settings, Clock::system(), Circuit::new(&settings)).is_err(), "{url}");
         }
     }
 }

@@ -5,12 +5,14 @@
 //! Each adapter looks at `send_before` right before it writes; past it, it answers `NotSent` (rule 3).
 
 pub mod books;
+pub mod circuit;
 mod codes;
 pub mod http;
 mod retry;
 
 use std::sync::Arc;
 
+pub use circuit::{Admission, Circuit};
 use futures::future::BoxFuture;
 use time::OffsetDateTime;
 

@@ -81,6 +81,11 @@ impl Message {
         self.send(verdict);
     }
 
+    /// Whether the session it came with is gone: the broker delivers it again, and nothing said of it here counts.
+    pub fn is_abandoned(&self) -> bool {
+        self.settled.as_ref().is_none_or(mpsc::Sender::is_closed)
+    }
+
     /// Leaves the message unacknowledged: the broker delivers it again once this session ends.
     pub fn leave(mut self) {
         self.settled.take();
@@ -277,6 +282,8 @@ impl Session {
         self.waiting.drain(..).for_each(Message::leave);
         self.batches.close();
         if result.is_err() {
+            // Handlers that wait for something learn that they need not.
+            self.verdicts.close();
             // What hangs holds nothing of this session any more; its messages are delivered again.
             let _ = tokio::time::timeout(LONGEST_BATCH, self.batches.wait()).await;
             close(&self.connection).await;

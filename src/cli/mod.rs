@@ -196,6 +196,18 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
+/// Who does this: the name given, or the user of this machine. Stands in journals, so it is short and in one line.
+fn person(by: Option<String>) -> Result<String, Failure> {
+    let user = || ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    let name = by.or_else(user).unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    let fits = (1..=80).contains(&name.trim().chars().count()) && !name.chars().any(char::is_control);
+    if fits {
+        Ok(name.trim().to_owned())
+    } else {
+        Err(Failure::Unusable("--by: 1 to 80 characters in one line are allowed".to_owned()))
+    }
+}
+
 fn well(well: bool) -> Result<(), Failure> {
     if well { Ok(()) } else { Err(Failure::Wrong) }
 }

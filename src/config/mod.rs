@@ -121,7 +121,8 @@ sections! {
     /// The acquirer.
     Acquirer {
         name: String, url: String, token: Secret, connect_timeout_ms: u64, answer_timeout_ms: u64,
-        send_within_ms: u64, grace_ms: u64, finality_hours: u32, capture: CaptureMode,
+        send_within_ms: u64, grace_ms: u64, finality_hours: u32, hold_hours: u32, circuit_failures: u32,
+        circuit_open_ms: u64, circuit_longest_open_ms: u64, capture: CaptureMode,
     }
     /// How a worker takes messages.
     Batching { batch: usize, prefetch: u16 }
@@ -224,6 +225,11 @@ impl Config {
             let prefetch = usize::from(batching.prefetch) >= batching.batch;
             need(prefetch, &format!("{name}.prefetch"), "at least the batch (and never 0: unlimited)")?;
         }
+        need(self.acquirer.hold_hours > 0, "acquirer.hold_hours", "at least 1")?;
+        need(self.acquirer.circuit_failures > 0, "acquirer.circuit_failures", "at least 1")?;
+        need(self.acquirer.circuit_open_ms > 0, "acquirer.circuit_open_ms", "at least 1")?;
+        let ordered = self.acquirer.circuit_longest_open_ms >= self.acquirer.circuit_open_ms;
+        need(ordered, "acquirer.circuit_longest_open_ms", "at least circuit_open_ms")?;
         need(!self.resolve.schedule_s.is_empty(), "resolve.schedule_s", "at least one wait")?;
         need(self.resolve.poll_ms > 0, "resolve.poll_ms", "at least 1")?;
         need((1..=24).contains(&self.sealing.seal_hours), "sealing.seal_hours", "1 to 24")?;

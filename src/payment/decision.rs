@@ -45,13 +45,15 @@ pub struct Decision {
     pub conflict: Option<&'static str>,
 }
 
-/// How an acknowledged reversal settles an authorization whose outcome was unknown.
+/// How an acknowledged reversal settles an authorization, and its capture, whose outcomes were unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthorizationEnd {
     /// It had never been approved, and now never will be.
     NeverHappened,
-    /// It had been approved, and has been undone.
-    WasApproved,
+    /// It had been approved, and the hold has been released.
+    WasHeld,
+    /// It had been approved and captured, and the money has been given back.
+    WasCaptured,
 }
 
 impl Known<'_> {
@@ -156,7 +158,11 @@ fn reversal(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTrans
                 Status::Unknown | Status::Authorized => &[Event::ReversalRequired, Event::Reversed],
                 _ => &[Event::Reversed],
             };
-            let end = if nothing { AuthorizationEnd::NeverHappened } else { AuthorizationEnd::WasApproved };
+            let end = match undone {
+                Some(Undone::Nothing) => AuthorizationEnd::NeverHappened,
+                Some(Undone::Hold) | None => AuthorizationEnd::WasHeld,
+                Some(Undone::Capture) => AuthorizationEnd::WasCaptured,
+            };
             return Ok(Decision { steps: known.steps(events)?, authorization_ends: Some(end), ..Decision::default() });
         }
         (Outcome::Unknown { .. }, _) => &[],

@@ -4,6 +4,7 @@
 //! events. What talks to the broker, the database or an acquirer asks this module and does as it says.
 
 pub mod bill;
+pub mod by_hand;
 pub mod card;
 pub mod decision;
 pub mod ledger;

@@ -14,6 +14,7 @@ pub mod receipts;
 pub mod record;
 pub mod request;
 pub mod resolve;
+pub mod revive;
 pub mod scratch;
 pub mod status;
 pub mod verify;

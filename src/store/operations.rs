@@ -1,21 +1,24 @@
 //! Claims: an operation is stored with our reference, its owner and `send_before` before any byte leaves (rule 3).
 
 mod release;
+mod uncharged;
 
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub use self::release::{release, release_authorization};
+pub use self::{
+    release::{release, release_authorization},
+    uncharged::fail_without_card,
+};
 use super::{
     StoreError,
-    facts::{self, FactOf},
     outbox::{self, OutboxRow},
     status::{self, Learnt, StatusWrite},
 };
 use crate::{
     clock,
-    payment::{Event, Money, OperationKind, PaymentCode, Status, card::DeclineReason},
+    payment::{Event, Money, OperationKind, PaymentCode, Status},
 };
 
 /// A claim: leave to send one operation until `send_before`.
@@ -244,7 +247,7 @@ fn step(payment: &Locked, event: Event, actor: &'static str) -> Result<StatusWri
         steps: vec![(event, to)],
         learnt: Learnt::default(),
         operation: None,
-        actor,
+        actor: actor.to_owned(),
         detail: None,
     })
 }
@@ -273,10 +276,8 @@ pub async fn claim_authorizations(
                 taken.push(card);
             }
             None => {
-                let mut write = step(row, Event::ProvenNotCharged, "authorize")?;
-                write.detail = Some("the sealed card was gone before it could be used".to_owned());
-                write.learnt.decline_reason = Some(DeclineReason::CardTimedOut);
-                facts.extend(facts::fact(fact_of(row, &write), "/tolom/authorize", terms.now));
+                let (write, fact) = uncharged::write(row, terms.now)?;
+                facts.extend(fact);
                 writes.push(write);
                 results.push((row.id, Claimed::NotMine));
             }
@@ -298,20 +299,6 @@ fn may_authorize(row: &Locked) -> bool {
     let released = row.existing.as_ref().is_some_and(|(_, outcome, _)| outcome.as_deref() == Some("not_sent"));
     let first = row.status == Status::Accepted && row.existing.is_none();
     first || (row.status == Status::Authorizing && released && !row.open)
-}
-
-fn fact_of(row: &Locked, write: &StatusWrite) -> FactOf {
-    FactOf {
-        payment: row.id,
-        bill: row.bill.clone(),
-        version: write.version_after(),
-        status: write.to(),
-        amount: row.amount,
-        card: None,
-        decline_reason: write.learnt.decline_reason,
-        receipt_number: None,
-        traceparent: row.traceparent.clone(),
-    }
 }
 
 /// `DELETE ... RETURNING`: whoever gets a card is the only one that can ever use it.
@@ -415,6 +402,16 @@ pub(super) async fn open_reversals(
     payments: &[Uuid],
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
+    open(transaction, OperationKind::Reverse, payments, now).await
+}
+
+/// Opens operations on the payments' authorizations, due at once; a payment has at most one of a kind.
+pub(super) async fn open(
+    transaction: &mut PgConnection,
+    kind: OperationKind,
+    payments: &[Uuid],
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
     if payments.is_empty() {
         return Ok(());
     }
@@ -422,7 +419,7 @@ pub(super) async fn open_reversals(
     sqlx::query(
         "INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer, amount_minor, currency,
                                 next_attempt_at)
-         SELECT n.id, p.id, 'reverse', replace(n.id::text, '-', ''), a.reference, p.acquirer, p.amount_minor,
+         SELECT n.id, p.id, $4, replace(n.id::text, '-', ''), a.reference, p.acquirer, p.amount_minor,
                 p.currency, $3
          FROM unnest($1::uuid[], $2::uuid[]) n(id, payment_id)
          JOIN payment p ON p.id = n.payment_id
@@ -434,6 +431,7 @@ pub(super) async fn open_reversals(
     .bind(ids)
     .bind(payments)
     .bind(now)
+    .bind(kind.as_str())
     .execute(transaction)
     .await?;
     Ok(())

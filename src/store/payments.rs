@@ -221,6 +221,8 @@ pub struct OperationLine {
     pub reference: String,
     /// What it came to, if known.
     pub outcome: Option<String>,
+    /// Why nothing definite is known, in the words of the last report.
+    pub why: Option<String>,
     /// Why a person has to look.
     pub conflict: Option<String>,
     /// Attempts so far.
@@ -233,7 +235,7 @@ pub struct OperationLine {
 /// The operations of a payment, the oldest first.
 pub async fn operations(pool: &PgPool, id: Uuid) -> Result<Vec<OperationLine>, StoreError> {
     let rows = sqlx::query(
-        "SELECT kind, reference, outcome, conflict, attempts, next_attempt_at FROM operation
+        "SELECT kind, reference, outcome, detail ->> 'why' AS why, conflict, attempts, next_attempt_at FROM operation
          WHERE payment_id = $1 ORDER BY created_at, id",
     )
     .bind(id)
@@ -245,6 +247,7 @@ pub async fn operations(pool: &PgPool, id: Uuid) -> Result<Vec<OperationLine>, S
                 kind: row.try_get("kind")?,
                 reference: row.try_get("reference")?,
                 outcome: row.try_get("outcome")?,
+                why: row.try_get("why")?,
                 conflict: row.try_get("conflict")?,
                 attempts: row.try_get("attempts")?,
                 next_attempt_at: row.try_get("next_attempt_at")?,

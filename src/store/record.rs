@@ -1,6 +1,8 @@
 //! Recording: a batch of outcomes becomes statuses, journal, ledger, settlement entries, receipts, paid bills and the
 //! facts that announce them, in one transaction.
 
+mod by_hand;
+mod change;
 mod load;
 
 use std::collections::{HashMap, HashSet};
@@ -9,20 +11,22 @@ use sqlx::{PgConnection, PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use self::load::{Loaded, load};
+pub use self::by_hand::{ByHand, Case, Settled, case, settle_by_hand};
+use self::{
+    change::Change,
+    load::{Loaded, load},
+};
 use super::{
     StoreError,
-    facts::{self, FactOf},
     operations::open_reversals,
     outbox::{self, OutboxRow},
-    status::{self, Learnt, StatusWrite},
+    status::{self, StatusWrite},
 };
 use crate::{
     clock,
     contracts::{Event, OperationCompleted, SettlementEntry, Topic},
     payment::{
         Outcome, Status,
-        card::DeclineReason,
         decision::{AuthorizationEnd, Decision, Known, decide},
         ledger::Posting,
     },
@@ -62,7 +66,8 @@ pub async fn record(
     unknown_until: OffsetDateTime,
 ) -> Result<Batch, StoreError> {
     let mut transaction = pool.begin().await?;
-    let loaded = load(&mut transaction, reports).await?;
+    let operations: Vec<Uuid> = reports.iter().map(|report| report.operation).collect();
+    let loaded = load(&mut transaction, &operations).await?;
     let mut batch = Batch::default();
     let mut changes: Vec<Change<'_>> = Vec::new();
     let mut seen = HashSet::new();
@@ -72,7 +77,7 @@ pub async fn record(
             Some(known) if !seen.insert(known.payment) => Recorded::Later,
             Some(known) => match judge(known, report) {
                 Ok(decision) => {
-                    changes.push(Change { known, report, decision, receipt: None });
+                    changes.push(Change { known, report, decision, receipt: None, by: None });
                     Recorded::Done
                 }
                 Err(reason) => Recorded::Rejected(reason),
@@ -82,12 +87,7 @@ pub async fn record(
     }
     changes.retain(|change| change.decision != Decision::default());
     if !changes.is_empty() {
-        write(&mut transaction, &mut changes, now, unknown_until).await?;
-        for change in &changes {
-            batch.announce.extend(change.messages(now));
-        }
-        settlement_entries(&mut transaction, &changes, now, &mut batch.announce).await?;
-        outbox::insert(&mut transaction, &batch.announce).await?;
+        batch.announce = write(&mut transaction, &mut changes, now, unknown_until).await?;
         batch.entered = changes.iter().filter_map(Change::entered).collect();
     }
     transaction.commit().await?;
@@ -114,84 +114,13 @@ fn judge(known: &Loaded, report: &OperationCompleted) -> Result<Decision, String
     decide(known, &report.result).map_err(|illegal| illegal.to_string())
 }
 
-/// One report with what it does.
-struct Change<'a> {
-    known: &'a Loaded,
-    report: &'a OperationCompleted,
-    decision: Decision,
-    receipt: Option<String>,
-}
-
-impl Change<'_> {
-    fn to(&self) -> Status {
-        self.decision.steps.last().map_or(self.known.status, |(_, status)| *status)
-    }
-
-    fn entered(&self) -> Option<(Status, f64)> {
-        (self.to() != self.known.status).then(|| (self.to(), self.known.age_s))
-    }
-
-    fn status_write(&self) -> StatusWrite {
-        let mut learnt = Learnt { card: self.report.card.clone(), ..Learnt::default() };
-        let detail = match &self.report.result {
-            Outcome::Approved(approval) => {
-                learnt.authorization_code.clone_from(&approval.authorization_code);
-                learnt.rrn.clone_from(&approval.rrn);
-                self.decision.conflict.map(str::to_owned)
-            }
-            Outcome::Challenged(challenge) => {
-                learnt.challenge = Some(challenge.clone());
-                None
-            }
-            Outcome::Declined(decline) => {
-                learnt.decline_reason = Some(decline.reason);
-                decline.code.as_ref().map(|code| format!("the acquirer's code is {code}"))
-            }
-            Outcome::NotSent { why } | Outcome::Unknown { why } => Some(why.clone()),
-        };
-        if self.to() == Status::Declined && learnt.decline_reason.is_none() {
-            learnt.decline_reason = Some(DeclineReason::AuthenticationFailed);
-        }
-        StatusWrite {
-            payment: self.known.payment,
-            from: self.known.status,
-            version: self.known.version,
-            steps: self.decision.steps.clone(),
-            learnt,
-            operation: Some(self.known.operation),
-            actor: "record",
-            detail,
-        }
-    }
-
-    /// The fact of the new status.
-    fn messages(&self, now: OffsetDateTime) -> Option<OutboxRow> {
-        let write = self.status_write();
-        if write.to() == write.from {
-            return None;
-        }
-        let of = FactOf {
-            payment: self.known.payment,
-            bill: self.known.bill.clone(),
-            version: write.version_after(),
-            status: write.to(),
-            amount: self.known.amount,
-            card: self.report.card.clone().or_else(|| self.known.card.clone()),
-            decline_reason: write.learnt.decline_reason,
-            receipt_number: self.receipt.clone(),
-            traceparent: self.known.traceparent.clone(),
-        };
-        facts::fact(of, SOURCE, now)
-    }
-}
-
-/// Everything but the messages; receipts get their numbers here.
+/// Writes everything that the changes come to, and promises their messages.
 async fn write(
     transaction: &mut PgConnection,
     changes: &mut [Change<'_>],
     now: OffsetDateTime,
     unknown_until: OffsetDateTime,
-) -> Result<(), StoreError> {
+) -> Result<Vec<OutboxRow>, StoreError> {
     outcomes(transaction, changes, unknown_until).await?;
     authorization_ends(transaction, changes).await?;
     let writes: Vec<StatusWrite> =
@@ -201,7 +130,11 @@ async fn write(
         changes.iter().filter(|change| change.decision.reverse).map(|change| change.known.payment).collect();
     open_reversals(transaction, &reversals, now).await?;
     postings(transaction, changes).await?;
-    paid(transaction, changes).await
+    paid(transaction, changes).await?;
+    let mut announce: Vec<OutboxRow> = changes.iter().filter_map(|change| change.message(now)).collect();
+    settlement_entries(transaction, changes, now, &mut announce).await?;
+    outbox::insert(transaction, &announce).await?;
+    Ok(announce)
 }
 
 async fn outcomes(
@@ -233,29 +166,34 @@ async fn outcomes(
     Ok(())
 }
 
-/// An acknowledged reversal settles what was open of its authorization.
+/// An acknowledged reversal settles what was open: of its authorization, and of a capture that was never found.
 async fn authorization_ends(transaction: &mut PgConnection, changes: &[Change<'_>]) -> Result<(), StoreError> {
-    let (mut payments, mut outcomes) = (Vec::new(), Vec::new());
+    let (mut payments, mut outcomes, mut captures) = (Vec::new(), Vec::new(), Vec::new());
     for change in changes {
         if let Some(end) = change.decision.authorization_ends {
             payments.push(change.known.payment);
-            outcomes.push(match end {
-                AuthorizationEnd::NeverHappened => "not_sent",
-                AuthorizationEnd::WasApproved => "approved",
-            });
+            let (outcome, capture) = match end {
+                AuthorizationEnd::NeverHappened => ("not_sent", "not_sent"),
+                AuthorizationEnd::WasHeld => ("approved", "not_sent"),
+                AuthorizationEnd::WasCaptured => ("approved", "approved"),
+            };
+            outcomes.push(outcome);
+            captures.push(capture);
         }
     }
     if payments.is_empty() {
         return Ok(());
     }
     sqlx::query(
-        "UPDATE operation o SET outcome = n.outcome, completed_at = now()
-         FROM unnest($1::uuid[], $2::text[]) AS n(payment_id, outcome)
-         WHERE o.payment_id = n.payment_id AND o.kind IN ('authorize', 'complete_challenge')
+        "UPDATE operation o SET outcome = CASE o.kind WHEN 'capture' THEN n.capture ELSE n.outcome END,
+                completed_at = now()
+         FROM unnest($1::uuid[], $2::text[], $3::text[]) AS n(payment_id, outcome, capture)
+         WHERE o.payment_id = n.payment_id AND o.kind IN ('authorize', 'complete_challenge', 'capture')
            AND (o.outcome IS NULL OR o.outcome = 'unknown')",
     )
     .bind(payments)
     .bind(outcomes)
+    .bind(captures)
     .execute(transaction)
     .await?;
     Ok(())

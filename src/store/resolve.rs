@@ -1,5 +1,4 @@
-//! What the resolve worker looks for: operations whose outcome is unknown or whose claimer fell silent, and payments
-//! whose message was lost.
+//! What the resolve worker looks for: operations whose outcome is unknown, or whose claimer fell silent.
 
 use sqlx::{PgPool, Row};
 use time::OffsetDateTime;
@@ -10,13 +9,10 @@ use super::{
     facts::{self, FactOf},
     operations::{Claim, Terms, open_reversals},
     outbox::{self, OutboxRow},
+    read_word,
     status::{self, Learnt, StatusWrite},
 };
-use crate::{
-    clock,
-    contracts::{ChallengeCompleted, Event as Message, Topic},
-    payment::{Event, Money, Status},
-};
+use crate::payment::{Event, Money, Status};
 
 const SOURCE: &str = "/tolom/resolve";
 
@@ -31,19 +27,22 @@ pub struct Due {
     pub created_at: OffsetDateTime,
     /// Whether a report has said `unknown` already.
     pub known_unknown: bool,
+    /// Whether the bill is still to be paid by this payment, as far as could be seen when it was taken.
+    pub bill_awaits: bool,
 }
 
 /// Takes operations that are due, oldest first; any number of workers may do so at once.
 pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Vec<Due>, StoreError> {
     let rows = sqlx::query(
         "UPDATE operation o SET owner = $1, send_before = $3, next_attempt_at = $4, attempts = o.attempts + 1
-         FROM payment p
+         FROM payment p JOIN bill b ON b.code = p.bill_code
          WHERE p.id = o.payment_id AND o.id IN (
              SELECT id FROM operation
              WHERE (outcome IS NULL OR outcome = 'unknown') AND NOT closing AND next_attempt_at <= $2
-             ORDER BY next_attempt_at LIMIT $5 FOR UPDATE SKIP LOCKED)
+             ORDER BY next_attempt_at, id LIMIT $5 FOR UPDATE SKIP LOCKED)
          RETURNING o.id, o.payment_id, o.kind, o.reference, o.original_reference, o.amount_minor, o.currency,
-                   o.attempts, o.created_at, o.outcome IS NOT NULL AS known_unknown, p.capture_at_once, p.traceparent",
+                   o.attempts, o.created_at, o.outcome IS NOT NULL AS known_unknown, p.capture_at_once, p.traceparent,
+                   (b.status = 'open' OR b.paid_by IS NOT DISTINCT FROM p.id) AS bill_awaits",
     )
     .bind(terms.owner)
     .bind(terms.now)
@@ -72,6 +71,7 @@ pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Ve
                 attempts: row.try_get("attempts")?,
                 created_at: row.try_get("created_at")?,
                 known_unknown: row.try_get("known_unknown")?,
+                bill_awaits: row.try_get("bill_awaits")?,
             })
         })
         .collect()
@@ -91,13 +91,13 @@ pub async fn reschedule(pool: &PgPool, operations: &[Uuid], at: &[OffsetDateTime
     Ok(())
 }
 
-/// Hands an authorization over to a reversal, which closes our reference at the acquirer: only then does "not found"
-/// prove that nothing was charged (rule 4).
+/// Hands an operation that was not found over to a reversal, which closes the authorization's reference at the acquirer:
+/// only then does "not found" prove that nothing came of it, nor ever will (rule 4).
 pub async fn close(pool: &PgPool, claim: &Claim, now: OffsetDateTime) -> Result<(), StoreError> {
     let mut transaction = pool.begin().await?;
-    sqlx::query("SELECT FROM payment WHERE id = $1 FOR NO KEY UPDATE")
+    let row = sqlx::query("SELECT status, version FROM payment WHERE id = $1 FOR NO KEY UPDATE")
         .bind(claim.payment)
-        .execute(&mut *transaction)
+        .fetch_one(&mut *transaction)
         .await?;
     let closing = sqlx::query(
         "UPDATE operation SET closing = true
@@ -107,10 +107,30 @@ pub async fn close(pool: &PgPool, claim: &Claim, now: OffsetDateTime) -> Result<
     .execute(&mut *transaction)
     .await?;
     if closing.rows_affected() == 1 {
+        // What was held goes back: the payer is told so at once. What was never known waits for the acknowledgement.
+        if read_word::<Status>(&row, "status")? == Status::Authorized {
+            let why = "the capture never arrived, and the bill was paid by another channel";
+            let write = reversing(claim.payment, row.try_get("version")?, why);
+            status::write(&mut transaction, &[write]).await?;
+        }
         open_reversals(&mut transaction, &[claim.payment], now).await?;
     }
     transaction.commit().await?;
     Ok(())
+}
+
+/// An authorization that is given back.
+fn reversing(payment: Uuid, version: i32, why: &str) -> StatusWrite {
+    StatusWrite {
+        payment,
+        from: Status::Authorized,
+        version,
+        steps: vec![(Event::ReversalRequired, Status::Reversing)],
+        learnt: Learnt::default(),
+        operation: None,
+        actor: "resolve".to_owned(),
+        detail: Some(why.to_owned()),
+    }
 }
 
 /// The ladder is exhausted: a person has to look. Returns the fact for the payer's page, committed.
@@ -152,7 +172,7 @@ pub async fn give_up(pool: &PgPool, due: &Due, why: &str, now: OffsetDateTime) -
             steps,
             learnt: Learnt::default(),
             operation: Some(due.claim.operation),
-            actor: "resolve",
+            actor: "resolve".to_owned(),
             detail: Some(why.to_owned()),
         };
         let of = FactOf {
@@ -172,87 +192,4 @@ pub async fn give_up(pool: &PgPool, due: &Due, why: &str, now: OffsetDateTime) -
     }
     transaction.commit().await?;
     Ok(announce)
-}
-
-/// Puts payments back on their way whose message was lost by someone's hand, or whose challenge ran out of time.
-///
-/// Stalled means: nothing happened since `before`, and no operation is open that would be looked into anyway.
-/// Repeating a message is harmless, so a payment whose message is merely slow loses nothing.
-pub async fn revive(
-    pool: &PgPool,
-    before: OffsetDateTime,
-    now: OffsetDateTime,
-    limit: i64,
-) -> Result<Vec<OutboxRow>, StoreError> {
-    let mut transaction = pool.begin().await?;
-    let rows = sqlx::query(
-        "SELECT p.id, p.status, p.version, p.bill_code, p.amount_minor, p.currency, p.traceparent,
-                p.challenge_response IS NOT NULL AS answered, (p.challenge_until < $3 OR p.updated_at < $3 - interval '1 hour') AS challenge_over
-         FROM payment p
-         WHERE p.status IN ('accepted', 'authorizing', 'challenged', 'authorized')
-           AND (p.updated_at < $1 OR p.status = 'challenged' AND p.challenge_until < $3)
-           AND (p.status <> 'challenged'
-                OR (p.challenge_until < $3 OR p.updated_at < $3 - interval '1 hour') AND p.challenge_response IS NULL
-                OR p.challenge_response IS NOT NULL AND p.updated_at < $1)
-           AND NOT EXISTS (SELECT FROM operation o WHERE o.payment_id = p.id
-                           AND (o.outcome IS NULL OR o.outcome = 'unknown') AND NOT o.closing)
-         ORDER BY p.updated_at LIMIT $2 FOR NO KEY UPDATE OF p SKIP LOCKED",
-    )
-    .bind(before)
-    .bind(limit)
-    .bind(now)
-    .fetch_all(&mut *transaction)
-    .await?;
-    let (mut announce, mut expired, mut touched) = (Vec::new(), Vec::new(), Vec::new());
-    for row in &rows {
-        let payment: Uuid = row.try_get("id")?;
-        let (word, bill): (String, String) = (row.try_get("status")?, row.try_get("bill_code")?);
-        let currency: String = row.try_get("currency")?;
-        let traceparent: Option<String> = row.try_get("traceparent")?;
-        let unreadable = |word: &str| StoreError::Unreadable(format!("payment: {word}"));
-        let status: Status = word.parse().map_err(|_| unreadable(&word))?;
-        let over = row.try_get::<Option<bool>, _>("challenge_over")?.unwrap_or(false);
-        match status {
-            // The payer came back: the bank decides whether that was in time.
-            Status::Challenged if row.try_get("answered")? => {
-                announce.push(challenge_completed(payment, traceparent, now));
-            }
-            Status::Challenged if over => expired.push(payment),
-            Status::Challenged => continue,
-            Status::Authorized => {
-                let of = FactOf {
-                    payment,
-                    bill: bill.parse().map_err(|_| unreadable(&bill))?,
-                    version: row.try_get("version")?,
-                    status,
-                    amount: Money::new(
-                        row.try_get("amount_minor")?,
-                        currency.parse().map_err(|_| unreadable(&currency))?,
-                    ),
-                    card: None,
-                    decline_reason: None,
-                    receipt_number: None,
-                    traceparent,
-                };
-                announce.extend(facts::fact(of, SOURCE, now));
-            }
-            _ => announce.push(facts::payment_requested(payment, SOURCE, traceparent, now)),
-        }
-        touched.push(payment);
-    }
-    // Closing our reference at the acquirer comes first; its acknowledgement says `declined`.
-    open_reversals(&mut transaction, &expired, now).await?;
-    outbox::insert(&mut transaction, &announce).await?;
-    sqlx::query("UPDATE payment SET updated_at = now() WHERE id = ANY($1)")
-        .bind(&touched)
-        .execute(&mut *transaction)
-        .await?;
-    transaction.commit().await?;
-    Ok(announce)
-}
-
-fn challenge_completed(payment: Uuid, traceparent: Option<String>, now: OffsetDateTime) -> OutboxRow {
-    let (id, topic) = (clock::new_id(), Topic::PaymentChallengeCompleted);
-    let body = Message::new(topic, id, SOURCE, payment, now, ChallengeCompleted { payment }).to_bytes();
-    OutboxRow { id, topic, body, traceparent }
 }

@@ -26,7 +26,7 @@ pub struct StatusWrite {
     /// The operation that brought it.
     pub operation: Option<Uuid>,
     /// Which role or person.
-    pub actor: &'static str,
+    pub actor: String,
     /// Why, for people.
     pub detail: Option<String>,
 }
@@ -133,7 +133,7 @@ async fn journal(transaction: &mut PgConnection, writes: &[StatusWrite]) -> Resu
             from.push(before.as_str());
             to.push(after.as_str());
             operations.push(write.operation);
-            actors.push(write.actor);
+            actors.push(write.actor.as_str());
             details.push(write.detail.as_deref());
             before = *after;
         }

@@ -9,7 +9,7 @@ use time::{OffsetDateTime, macros::datetime};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tolom::{
-    acquirer::{Acquirer, Call, http::HttpAcquirer},
+    acquirer::{Acquirer, Call, Circuit, http::HttpAcquirer},
     clock::Clock,
     config::Config,
     payment::{
@@ -41,7 +41,9 @@ fn adapter(address: impl std::fmt::Display, answer_timeout_ms: u64, clock: Clock
     settings.url = format!("{address}");
     settings.token = "secret-token".to_owned().into();
     (settings.connect_timeout_ms, settings.answer_timeout_ms) = (200, answer_timeout_ms);
-    HttpAcquirer::new(&settings, clock).unwrap()
+    // What is asked of each request here is asked however many failed before it.
+    settings.circuit_failures = u32::MAX;
+    HttpAcquirer::new(&settings, clock, Circuit::new(&settings)).unwrap()
 }
 
 /// A simulator on a socket of its own with a clock that stands at noon, and an adapter that talks to it.

@@ -7,6 +7,7 @@ mod broker;
 mod contracts;
 mod demo;
 mod intake;
+mod ladder;
 mod ops;
 mod pipeline;
 mod processes;

@@ -6,7 +6,6 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    contracts::OperationCompleted,
     payment::{Money, OperationKind, PaymentCode, Status, card::MaskedCard, ledger::Position},
     store::StoreError,
 };
@@ -36,9 +35,9 @@ pub(super) struct Loaded {
 /// Locks and loads what a batch of reports is about, by operation.
 pub(super) async fn load(
     transaction: &mut PgConnection,
-    reports: &[OperationCompleted],
+    operations: &[Uuid],
 ) -> Result<HashMap<Uuid, Loaded>, StoreError> {
-    lock(transaction, reports).await?;
+    lock(transaction, operations).await?;
     let rows = sqlx::query(
         "SELECT o.id AS operation, o.payment_id, o.kind, o.reference, o.acquirer, o.amount_minor, o.currency,
                 o.outcome, p.status, p.version, p.bill_code, p.card_number_masked, p.card_brand, p.traceparent,
@@ -55,7 +54,7 @@ pub(super) async fn load(
              FROM posting WHERE payment_id = p.id) l
          WHERE o.id = ANY($1)",
     )
-    .bind(reports.iter().map(|report| report.operation).collect::<Vec<_>>())
+    .bind(operations)
     .fetch_all(&mut *transaction)
     .await?;
     rows.iter().map(|row| Ok((row.try_get("operation")?, loaded(row)?))).collect()
@@ -66,15 +65,14 @@ pub(super) async fn load(
 ///
 /// A statement of its own: what is read must be read *after* the wait for the locks. Within one statement PostgreSQL
 /// would see the locked rows as they are now, and everything joined to them as it was before the wait (manual, 13.2.1).
-async fn lock(transaction: &mut PgConnection, reports: &[OperationCompleted]) -> Result<(), StoreError> {
-    let operations: Vec<Uuid> = reports.iter().map(|report| report.operation).collect();
+async fn lock(transaction: &mut PgConnection, operations: &[Uuid]) -> Result<(), StoreError> {
     for statement in [
         "SELECT FROM bill WHERE code IN (SELECT p.bill_code FROM payment p JOIN operation o ON o.payment_id = p.id
                                          WHERE o.id = ANY($1)) ORDER BY code FOR NO KEY UPDATE",
         "SELECT FROM payment WHERE id IN (SELECT payment_id FROM operation WHERE id = ANY($1))
          ORDER BY id FOR NO KEY UPDATE",
     ] {
-        sqlx::query(statement).bind(&operations).execute(&mut *transaction).await?;
+        sqlx::query(statement).bind(operations).execute(&mut *transaction).await?;
     }
     Ok(())
 }

@@ -261,6 +261,14 @@ impl World {
     }
 }
 
+impl World {
+    /// Leaves nothing behind, where the acquirer has no books to be held against.
+    pub(crate) async fn finish_without_acquirer(mut self) {
+        self.stop().await;
+        broker::remove(&self.broker).await.unwrap();
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.keys);

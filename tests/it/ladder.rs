@@ -1,0 +1,259 @@
+//! Unknown outcomes to their end: by the ladder where the acquirer answers, by a person where it does not.
+
+use std::{
+    process::{Command, Output},
+    time::Duration,
+};
+
+use tokio::{io::AsyncReadExt, net::TcpListener};
+use tokio_util::sync::CancellationToken;
+use tolom::{
+    config::CaptureMode,
+    payer::Payer,
+    simulator,
+    store::operations::{Claimed, Terms, claim_captures},
+    workers::{self, Role},
+};
+use uuid::Uuid;
+
+use crate::support::world::{World, wait_for};
+
+const TIMED_OUT_AFTER_APPROVAL: &str = "4000000000050031";
+const GOOD: &str = "4111111111111111";
+
+fn all_but(name: &str) -> Vec<Role> {
+    workers::ALL.into_iter().filter(|role| role.name != name).collect()
+}
+
+async fn paid_elsewhere(world: &World) {
+    sqlx::query("UPDATE bill SET status = 'paid', paid_at = now()").execute(&world.pool).await.unwrap();
+}
+
+/// An acquirer that takes every request and then hangs up without a word.
+async fn silent_acquirer() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+/// `tolom payment ...` as a person types it.
+fn tolom(world: &World, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tolom"))
+        .args(["--set", &format!("database.url={}", world.config.database.url.expose())])
+        .args(arguments)
+        .env("TOLOM_LOG__FILTER", "error")
+        .output()
+        .unwrap()
+}
+
+fn printed(output: &Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), output.stderr.as_slice()].concat()).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorization_that_timed_out_after_approval_ends_captured() {
+    let world = World::start().await;
+    let bill = world.bill("1100020001").await;
+    let (_, status) = world.pay_to_the_end(&bill, TIMED_OUT_AFTER_APPROVAL).await;
+    assert_eq!(status, "captured");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorization_that_timed_out_after_approval_is_reversed_when_its_bill_was_paid_elsewhere() {
+    let mut world = World::prepared(|_| ()).await;
+    world.run(all_but("resolve")).await;
+    let bill = world.bill("1100020002").await;
+    let id = world.pay(&bill, TIMED_OUT_AFTER_APPROVAL).await.id().unwrap();
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'unknown'", 1).await;
+    paid_elsewhere(&world).await;
+    world.stop().await;
+    world.run(workers::ALL.to_vec()).await;
+    // The payer is told that nothing stays charged as soon as that is certain; the acknowledgement follows.
+    world.end_of(id).await;
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'reversed'", 1).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_that_never_arrived_is_not_sent_for_a_bill_that_was_paid_elsewhere() {
+    let mut world = World::prepared(|_| ()).await;
+    world.run(workers::ALL.into_iter().filter(|role| ["authorize", "record"].contains(&role.name)).collect()).await;
+    let bill = world.bill("1100020003").await;
+    let id = world.pay(&bill, GOOD).await.id().unwrap();
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'authorized'", 1).await;
+    // A capture worker claims and dies before it sends.
+    let now = world.clock.now();
+    let terms = Terms { owner: "dead", now, send_before: now, lease_until: now };
+    let claims = claim_captures(&world.pool, &[id], &terms).await.unwrap();
+    assert!(matches!(claims[0].1, Claimed::Capture(_)));
+    paid_elsewhere(&world).await;
+    world.stop().await;
+    world.run(workers::ALL.to_vec()).await;
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'reversed'", 1).await;
+    world.wait_until("SELECT count(*) FROM operation WHERE kind = 'capture' AND outcome = 'not_sent'", 1).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_nobody_captures_is_given_back_before_it_lapses() {
+    let mut world = World::prepared(|_| ()).await;
+    world.run(all_but("capture")).await;
+    let bill = world.bill("1100020004").await;
+    world.pay(&bill, GOOD).await.id().unwrap();
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'authorized'", 1).await;
+    sqlx::query("UPDATE payment SET accepted_at = now() - interval '7 days', updated_at = now() - interval '2 hours'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'reversed'", 1).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_acquirer_silent_for_the_whole_ladder_a_payment_ends_in_review_and_a_person_settles_it() {
+    let silent = silent_acquirer().await;
+    let world = World::with(|config| {
+        config.acquirer.url = silent;
+        config.acquirer.capture = CaptureMode::AtAuthorization;
+        config.resolve.give_up_hours = 0;
+    })
+    .await;
+    let bills = world.bills(&["1100020010", "1100020011", "1100020012"].map(str::to_owned)).await;
+    let mut ids = Vec::new();
+    for bill in &bills {
+        ids.push(world.pay(bill, GOOD).await.id().unwrap());
+    }
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'review'", 3).await;
+    assert_eq!(world.count("SELECT count(*) FROM journal WHERE to_status = 'failed'").await, 0);
+    for id in &ids {
+        assert_eq!(world.payer.payment(*id).await.unwrap()["public_status"], "unknown");
+    }
+    // What a person reads names the commands; each word does what it says, and a second one changes nothing.
+    let shown = printed(&tolom(&world, &["payment", "show", &ids[0].to_string()]));
+    for word in ["approved", "declined", "reversed"] {
+        assert!(shown.contains(&format!("tolom payment resolve {} --{word} --evidence", ids[0])), "{shown}");
+    }
+    for (id, (word, status)) in
+        ids.iter().zip([("approved", "captured"), ("declined", "declined"), ("reversed", "reversed")])
+    {
+        let (id, flag) = (id.to_string(), format!("--{word}"));
+        let say = ["payment", "resolve", &id, &flag, "--evidence", "statement 7, line 3", "--by", "Aizada"];
+        let output = tolom(&world, &say);
+        assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
+        assert!(printed(&output).contains(status), "{}", printed(&output));
+        let output = tolom(&world, &say);
+        assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+    }
+    assert_eq!(
+        world
+            .count(
+                "SELECT count(*) FROM journal WHERE actor = 'Aizada by hand' AND detail LIKE '%: statement 7, line 3'
+                 AND from_status = 'review'",
+            )
+            .await,
+        3
+    );
+    assert_eq!(world.count("SELECT count(*) FROM bill WHERE paid_by IS NOT NULL").await, 1);
+    world.wait_until("SELECT count(*) FROM receipt WHERE sent_at IS NULL", 0).await;
+    world.wait_until("SELECT count(*) FROM outbox", 0).await;
+    assert_eq!(world.mail.messages().len(), 1);
+    world.finish_without_acquirer().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_cannot_say_is_refused_with_the_reason() {
+    let world = World::start().await;
+    let bill = world.bill("1100020020").await;
+    let (id, _) = world.pay_to_the_end(&bill, GOOD).await;
+    let id = id.to_string();
+    let say = |arguments: &[&str]| {
+        let output = tolom(&world, &[&["payment", "resolve"], arguments].concat());
+        (output.status.code(), printed(&output))
+    };
+    let (code, text) = say(&[&id, "--declined", "--evidence", "x"]);
+    assert!(code == Some(1) && text.contains("nothing of it waits for a person"), "{text}");
+    let (code, text) = say(&[&Uuid::new_v4().to_string(), "--declined", "--evidence", "x"]);
+    assert!(code == Some(1) && text.contains("there is no payment"), "{text}");
+    for unusable in [
+        vec![id.as_str(), "--declined"],
+        vec![id.as_str(), "--evidence", "x"],
+        vec![id.as_str(), "--declined", "--approved", "--evidence", "x"],
+        vec![id.as_str(), "--declined", "--evidence", " "],
+        vec![id.as_str(), "--declined", "--evidence", "x", "--by", ""],
+        vec!["4111", "--declined", "--evidence", "x"],
+    ] {
+        let (code, text) = say(&unusable);
+        assert_eq!(code, Some(2), "{unusable:?}: {text}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payments_wait_while_the_acquirer_is_away_and_are_taken_when_it_returns() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let world = World::with(|config| {
+        config.acquirer.url = format!("http://{address}");
+        config.acquirer.name = "away".to_owned();
+        config.acquirer.circuit_failures = 3;
+        config.acquirer.circuit_open_ms = 200;
+        config.acquirer.circuit_longest_open_ms = 400;
+    })
+    .await;
+    let codes: Vec<String> = (0..20).map(|number| format!("11000201{number:02}")).collect();
+    for bill in &world.bills(&codes).await {
+        world.pay(bill, GOOD).await.id().unwrap();
+    }
+    // Some ran into the closed door; while the circuit is open nobody knocks but the probes.
+    wait_for(async || {
+        let metrics = tolom::telemetry::metrics().render();
+        metrics
+            .lines()
+            .any(|line| line.starts_with("tolom_acquirer_circuit_open{acquirer=\"away\"") && line.ends_with(" 1"))
+            .then_some(())
+    })
+    .await;
+    // One of the cards runs out meanwhile: its payer is told that nothing was charged.
+    sqlx::query(
+        "UPDATE sealed_card SET expires_at = now() WHERE id = (
+             SELECT p.card_id FROM payment p JOIN sealed_card c ON c.id = p.card_id ORDER BY p.id LIMIT 1)",
+    )
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'failed'", 1).await;
+    let stop = CancellationToken::new();
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(simulator::serve(listener, world.simulator.clone(), stop.clone()));
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'captured'", 19).await;
+    world.finish().await;
+    stop.cancel();
+}
+
+/// The browser keeps asking; nothing of the waiting shows as an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_payment_says_do_not_pay_again_and_holds_its_bill() {
+    let mut world = World::prepared(|config| config.acquirer.answer_timeout_ms = 200).await;
+    world.run(all_but("resolve")).await;
+    let bill = world.bill("1100020030").await;
+    let id = world.pay(&bill, TIMED_OUT_AFTER_APPROVAL).await.id().unwrap();
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'unknown'", 1).await;
+    let payer: &Payer = &world.payer;
+    assert_eq!(payer.payment(id).await.unwrap()["public_status"], "unknown");
+    let second = world.pay(&bill, GOOD).await;
+    assert_eq!(second.status.as_u16(), 409, "a second card is refused while the first is unknown");
+    world.stop().await;
+    world.run(workers::ALL.to_vec()).await;
+    assert_eq!(tokio::time::timeout(Duration::from_secs(60), world.end_of(id)).await.unwrap(), "captured");
+    world.finish().await;
+}
