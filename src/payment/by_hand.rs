@@ -96,7 +96,8 @@ impl Report {
 pub fn settle(case: Case, word: Word) -> Result<Report, &'static str> {
     let waits = matches!(case.status, Status::Unknown | Status::Reversing | Status::Review);
     let undone_late = word == Word::Reversed && matches!(case.reversal, Reversal::Open | Reversal::Refused);
-    if !waits && !(case.status.is_terminal() && undone_late) {
+    let settles = waits || case.status.is_terminal() && undone_late;
+    if !settles {
         return Err("nothing of it waits for a person");
     }
     match word {

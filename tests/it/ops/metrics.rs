@@ -8,9 +8,11 @@ use serde_json::Value;
 use super::{text, words, yaml};
 
 /// Every metric that may be asked for, with its labels.
-const METRICS: [(&str, Kind, &[&str]); 25] = [
+const METRICS: [(&str, Kind, &[&str]); 27] = [
     ("tolom_payments_total", Kind::Single, &["outcome"]),
     ("tolom_operation_duration_seconds", Kind::Histogram, &["acquirer", "kind", "outcome"]),
+    ("tolom_acquirer_circuit_open", Kind::Single, &["acquirer"]),
+    ("tolom_acquirer_circuit_opened_total", Kind::Single, &["acquirer"]),
     ("tolom_worker_messages_total", Kind::Single, &["queue", "result"]),
     ("tolom_worker_duration_seconds", Kind::Histogram, &["queue"]),
     ("tolom_worker_in_flight", Kind::Single, &["queue"]),
