@@ -57,12 +57,15 @@ impl Handler for Receipts {
         };
         let verdicts = self.send(claimed.mine).await;
         let sent = claimed.sent.into_iter().map(|payment| (payment, Verdict::Done));
-        for (payment, verdict) in verdicts.into_iter().chain(sent) {
+        // A capture is announced after the commit that issues its receipt: one that is not there now never will be.
+        let missing = Verdict::Dead("there is no receipt of such a payment".to_owned());
+        let missing = claimed.missing.into_iter().map(|payment| (payment, missing.clone()));
+        for (payment, verdict) in verdicts.into_iter().chain(sent).chain(missing) {
             for message in waiting.remove(&payment).into_iter().flatten() {
                 message.settle(verdict.clone());
             }
         }
-        settle_all(waiting, &Verdict::Retry("the receipt is with another sender, or not there".to_owned()));
+        settle_all(waiting, &Verdict::Retry("the receipt is with another sender".to_owned()));
     }
 }
 

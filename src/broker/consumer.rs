@@ -17,14 +17,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    ATTEMPT_HEADER, Broker, BrokerError, Exchange, Outgoing, Publisher, Queue, Rebuild, acks::Acks, close, set_up,
+    ATTEMPT_HEADER, Broker, BrokerError, Exchange, History, Outgoing, Publisher, Queue, Rebuild, acks::Acks, close,
+    set_up,
+};
+use crate::{
+    clock::Clock,
+    contracts::{FailedAttempt, mask},
 };
 
 /// Longer than any batch that is well, calls to the acquirer included.
 const LONGEST_BATCH: Duration = Duration::from_secs(120);
 const CONSUMER_TAG: &str = "tolom";
-/// A version 00 `traceparent` (W3C Trace Context, 3.2).
-const TRACEPARENT_BYTES: usize = 55;
 /// A longer reason says no more, and headers should stay small.
 const REASON_CHARS: usize = 500;
 
@@ -50,6 +53,8 @@ pub struct Parcel {
     pub attempt: u32,
     /// `traceparent` (W3C Trace Context).
     pub traceparent: Option<String>,
+    /// What it has been through.
+    pub history: History,
 }
 
 /// A message in the hands of a handler.
@@ -136,13 +141,50 @@ pub async fn consume<H: Handler>(
     handler: Arc<H>,
     stop: CancellationToken,
 ) {
-    let queue = reading.queue.name();
+    supervise(broker, publisher, Source { reading, dead: false }, handler, stop).await;
+}
+
+/// The same with the dead letters of a queue. There is nowhere left to send them: one that its handler does not finish
+/// stays where it is, and is delivered again.
+pub async fn consume_dead_letters<H: Handler>(
+    broker: Broker,
+    publisher: Publisher,
+    reading: Reading,
+    handler: Arc<H>,
+    stop: CancellationToken,
+) {
+    supervise(broker, publisher, Source { reading, dead: true }, handler, stop).await;
+}
+
+/// What a session reads.
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    reading: Reading,
+    /// The queue's dead letters rather than the queue.
+    dead: bool,
+}
+
+impl Source {
+    /// The label in metrics.
+    const fn name(self) -> &'static str {
+        if self.dead { self.reading.queue.dead_name() } else { self.reading.queue.name() }
+    }
+}
+
+async fn supervise<H: Handler>(
+    broker: Broker,
+    publisher: Publisher,
+    source: Source,
+    handler: Arc<H>,
+    stop: CancellationToken,
+) {
+    let queue = source.name();
     let mut rebuild = Rebuild::new();
     let alive = metrics::gauge!("tolom_consumers_alive", "queue" => queue);
     alive.set(0.0);
     metrics::counter!("tolom_worker_panics_total", "worker" => queue).increment(0);
     while !stop.is_cancelled() {
-        let result = match set_up(Session::open(&broker, &publisher, reading)).await {
+        let result = match set_up(Session::open(&broker, &publisher, source)).await {
             Ok(mut session) => {
                 alive.increment(1.0);
                 rebuild.reset();
@@ -164,7 +206,7 @@ pub async fn consume<H: Handler>(
 
 /// One life of a consumer: a connection, a channel, and everything that is lost with them.
 struct Session {
-    reading: Reading,
+    source: Source,
     connection: lapin::Connection,
     channel: Channel,
     deliveries: lapin::Consumer,
@@ -180,18 +222,20 @@ struct Session {
 }
 
 impl Session {
-    async fn open(broker: &Broker, publisher: &Publisher, reading: Reading) -> Result<Self, BrokerError> {
-        let connection = broker.connect(&format!("consumer {}", reading.queue.name())).await?;
+    async fn open(broker: &Broker, publisher: &Publisher, source: Source) -> Result<Self, BrokerError> {
+        let reading = source.reading;
+        let connection = broker.connect(&format!("consumer {}", source.name())).await?;
         let channel = connection.create_channel().await?;
         channel.basic_qos(reading.prefetch, BasicQosOptions::default()).await?;
-        let queue = broker.names().queue(reading.queue);
+        let names = broker.names();
+        let queue = if source.dead { names.dead(reading.queue) } else { names.queue(reading.queue) };
         let deliveries = channel
             .basic_consume(queue.into(), CONSUMER_TAG.into(), BasicConsumeOptions::default(), FieldTable::default())
             .await?;
         // A message is settled at most twice: once by its handler, and once when it has been sent elsewhere.
         let (settled, verdicts) = mpsc::channel(2 * usize::from(reading.prefetch));
         Ok(Self {
-            reading,
+            source,
             connection,
             channel,
             deliveries,
@@ -207,7 +251,7 @@ impl Session {
 
     /// Works until `stop` (`Ok`) or until the broker ends it.
     async fn run<H: Handler>(&mut self, handler: &Arc<H>, stop: &CancellationToken) -> Result<(), BrokerError> {
-        let in_flight = metrics::gauge!("tolom_worker_in_flight", "queue" => self.reading.queue.name());
+        let in_flight = metrics::gauge!("tolom_worker_in_flight", "queue" => self.source.name());
         loop {
             in_flight.set(self.acks.outstanding() as f64);
             let place = Arc::clone(&self.places).acquire_owned();
@@ -230,7 +274,7 @@ impl Session {
             self.acks.delivered(delivery.delivery_tag);
             let settled = Some(self.settled.clone());
             let tag = delivery.delivery_tag;
-            self.waiting.push_back(Message { parcel: parcel(delivery), tag, settled });
+            self.waiting.push_back(Message { parcel: parcel(delivery, self.source.dead), tag, settled });
             next = self.deliveries.next().now_or_never().flatten().transpose()?;
         }
         Ok(())
@@ -239,10 +283,12 @@ impl Session {
     /// Hands out one batch.
     fn dispatch<H: Handler>(&mut self, handler: &Arc<H>, place: OwnedSemaphorePermit) {
         // A message that has failed before travels alone.
-        let fresh = self.waiting.iter().take(self.reading.batch).take_while(|message| message.attempt == 0).count();
+        let alone = |message: &Message| message.attempt > 0 && !self.source.dead;
+        let batch = self.source.reading.batch;
+        let fresh = self.waiting.iter().take(batch).take_while(|message| !alone(message)).count();
         let batch: Vec<_> = self.waiting.drain(..fresh.max(1)).collect();
         let handler = Arc::clone(handler);
-        let queue = self.reading.queue.name();
+        let queue = self.source.name();
         self.batches.spawn(async move {
             let started = tokio::time::Instant::now();
             if std::panic::AssertUnwindSafe(handler.handle(batch)).catch_unwind().await.is_err() {
@@ -264,9 +310,11 @@ impl Session {
                     self.acks.done(tag);
                     "done"
                 }
+                // Everything that is not acknowledged comes back once this session has ended.
+                Settled::Return(..) if self.source.dead => return Err(BrokerError::Unparked),
                 Settled::Return(tag, parcel, verdict) => self.returns.send(tag, parcel, verdict, self.settled.clone()),
             };
-            let queue = self.reading.queue.name();
+            let queue = self.source.name();
             metrics::counter!("tolom_worker_messages_total", "queue" => queue, "result" => word).increment(1);
             next = self.verdicts.try_recv().ok();
         }
@@ -307,25 +355,32 @@ impl Session {
     }
 }
 
-fn parcel(delivery: Delivery) -> Parcel {
+/// What a delivery holds; of a `dead` letter, all that is known of its end too.
+pub(super) fn parcel(delivery: Delivery, dead: bool) -> Parcel {
     let properties = &delivery.properties;
     let header = |name: &str| properties.headers().as_ref().and_then(|headers| headers.inner().get(name));
+    let history = match properties.headers() {
+        Some(headers) if dead => History::of_dead_letter(headers, Clock::system().now()),
+        Some(headers) => History::read(headers),
+        None => History::default(),
+    };
     let attempt = match header(ATTEMPT_HEADER) {
         Some(AMQPValue::LongUInt(attempt)) => *attempt,
         Some(AMQPValue::LongInt(attempt)) => u32::try_from(*attempt).unwrap_or(0),
         _ => 0,
     };
     let traceparent = match header("traceparent") {
-        // It is put back on what is published on: nothing that a foreign sender could make too large for a frame.
-        Some(AMQPValue::LongString(text))
-            if text.as_bytes().len() == TRACEPARENT_BYTES && text.as_bytes().is_ascii() =>
-        {
+        // It is put back on what is published on: nothing that a foreign sender could make too large for a frame, nor
+        // anything else that it could hide there.
+        Some(AMQPValue::LongString(text)) if mask::is_traceparent(text.as_bytes()) => {
             Some(String::from_utf8_lossy(text.as_bytes()).into_owned())
         }
         _ => None,
     };
+    // It stands in logs. Ours are UUIDs, and stay as they are.
     let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
-    Parcel { id, body: delivery.data, attempt, traceparent }
+    let (id, _) = mask::mask_text(id);
+    Parcel { id, body: delivery.data, attempt, traceparent, history }
 }
 
 /// Sends messages to retry tiers and dead letters.
@@ -339,7 +394,7 @@ struct Returns {
 impl Returns {
     /// Publishes the message elsewhere, for as long as it takes, and acknowledges it here only then.
     fn send(&self, tag: u64, parcel: Parcel, verdict: Verdict, settled: mpsc::Sender<Settled>) -> &'static str {
-        let (message, word) = self.outgoing(parcel, verdict);
+        let (message, history, word) = self.outgoing(parcel, verdict);
         tracing::warn!(
             queue = self.queue.name(),
             message_id = message.message_id,
@@ -352,7 +407,7 @@ impl Returns {
             let mut pause = Rebuild::new();
             // Once the session is gone the broker redelivers the message, and it is judged anew.
             while !settled.is_closed() {
-                if publisher.publish(message.clone()).await.is_ok() {
+                if publisher.publish_with(message.clone(), history.to_headers()).await.is_ok() {
                     let _ = settled.send(Settled::Done(tag)).await;
                     return;
                 }
@@ -362,31 +417,33 @@ impl Returns {
         word
     }
 
-    fn outgoing(&self, parcel: Parcel, verdict: Verdict) -> (Outgoing, &'static str) {
+    /// What is sent, what it has been through by now, and what that is called.
+    fn outgoing(&self, parcel: Parcel, verdict: Verdict) -> (Outgoing, History, &'static str) {
         let settings = self.broker.settings();
+        let Parcel { id, mut body, attempt: tried, traceparent, mut history } = parcel;
         let (why, retry) = match verdict {
-            Verdict::Retry(why) => (why, parcel.attempt < settings.max_attempts),
+            Verdict::Retry(why) => (why, tried < settings.max_attempts),
             Verdict::Dead(why) => (why, false),
             Verdict::Done => (String::new(), false),
         };
+        let reason: String = mask::mask_text(why).0.chars().take(REASON_CHARS).collect();
+        history.add(FailedAttempt { attempt: tried, at: Clock::system().now(), reason: reason.clone() });
         let last = settings.retry_delays_ms.len().saturating_sub(1);
-        let tier = usize::try_from(parcel.attempt).unwrap_or(last).min(last);
+        let tier = usize::try_from(tried).unwrap_or(last).min(last);
         let (exchange, routing_key, attempt, word) = match settings.retry_delays_ms.get(tier) {
             Some(delay) if retry => {
-                (Exchange::Direct, self.broker.names().tier(self.queue, *delay), parcel.attempt + 1, "retry")
+                (Exchange::Direct, self.broker.names().tier(self.queue, *delay), tried + 1, "retry")
             }
-            _ => (Exchange::Dead, self.broker.names().queue(self.queue), parcel.attempt, "dead"),
+            _ => (Exchange::Dead, self.broker.names().queue(self.queue), tried, "dead"),
         };
-        let message = Outgoing {
-            exchange,
-            routing_key,
-            message_id: parcel.id,
-            body: parcel.body,
-            attempt,
-            reason: Some(why.chars().take(REASON_CHARS).collect()),
-            traceparent: parcel.traceparent,
-            mandatory: true,
-        };
-        (message, word)
+        if exchange == Exchange::Dead {
+            // From here on it is kept until a person has looked: nothing of a card may be in it.
+            let found = mask::mask(&mut body);
+            history.masked = found.any().then(|| found.to_string()).or(history.masked);
+        }
+        let reason = Some(reason);
+        let message =
+            Outgoing { exchange, routing_key, message_id: id, body, attempt, reason, traceparent, mandatory: true };
+        (message, history, word)
     }
 }

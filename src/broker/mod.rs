@@ -5,6 +5,7 @@
 
 mod acks;
 mod consumer;
+mod history;
 pub mod live;
 mod publisher;
 mod tap;
@@ -12,7 +13,8 @@ mod topology;
 
 use std::{sync::Arc, time::Duration};
 
-pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume};
+pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume, consume_dead_letters};
+pub use history::History;
 use lapin::{Connection, ConnectionProperties};
 pub use publisher::{Exchange, Outgoing, PublishError, Publisher};
 pub use tap::{Arrival, Tap};
@@ -25,7 +27,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The header that counts attempts. Ours, because RabbitMQ's own counters change between versions.
 pub(crate) const ATTEMPT_HEADER: &str = "tolom-attempt";
 /// The header with the reason of a retry or a dead letter.
-pub(crate) const REASON_HEADER: &str = "tolom-reason";
+pub const REASON_HEADER: &str = "tolom-reason";
 
 /// The broker cannot do it now.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,9 @@ pub enum BrokerError {
     /// A consumer ended without an error: its queue was deleted, or the broker cancelled it.
     #[error("the consumer was ended by the broker")]
     Ended,
+    /// A dead letter was not parked: it stays at the broker, and is delivered again.
+    #[error("a dead letter was not parked")]
+    Unparked,
 }
 
 /// How to reach the broker, and what things are called there.

@@ -103,6 +103,8 @@ pub enum PublishError {
 
 struct Job {
     message: Outgoing,
+    /// Beside those that every message has.
+    headers: FieldTable,
     deadline: Instant,
     reply: oneshot::Sender<Result<(), PublishError>>,
 }
@@ -135,11 +137,16 @@ impl Publisher {
 
     /// Publishes one message; it is stored at the broker when this is `Ok`.
     pub async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+        self.publish_with(message, FieldTable::default()).await
+    }
+
+    /// The same with further headers.
+    pub(super) async fn publish_with(&self, message: Outgoing, headers: FieldTable) -> Result<(), PublishError> {
         let deadline = Instant::now() + self.timeout;
         let (reply, answer) = oneshot::channel();
         let entry = message.routing_key == Topic::SettlementEntry.routing_key();
         let lane = if entry { &self.settlement } else { &self.jobs };
-        let job = Job { message, deadline, reply };
+        let job = Job { message, headers, deadline, reply };
         let publish = async {
             lane.send(job).await.map_err(|_| PublishError::Unconfirmed)?;
             answer.await.unwrap_or(Err(PublishError::Unconfirmed))
@@ -293,7 +300,7 @@ async fn publish_window(
 ) -> Result<Vec<Result<(), PublishError>>, lapin::Error> {
     let names = broker.names();
     let mut confirms = Vec::with_capacity(window.len());
-    for Job { message, .. } in window {
+    for Job { message, headers, .. } in window {
         let exchange = match message.exchange {
             Exchange::Commands => names.commands(),
             Exchange::Events => names.events(),
@@ -302,7 +309,8 @@ async fn publish_window(
         };
         let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
         let key = message.routing_key.as_str().into();
-        let confirm = channel.basic_publish(exchange.into(), key, options, &message.body, properties(message)).await?;
+        let confirm =
+            channel.basic_publish(exchange.into(), key, options, &message.body, properties(message, headers)).await?;
         confirms.push(confirm);
     }
     let mut acked = Vec::with_capacity(window.len());
@@ -324,8 +332,8 @@ async fn publish_window(
     Ok(window.iter().zip(acked).map(result).collect())
 }
 
-fn properties(message: &Outgoing) -> BasicProperties {
-    let mut headers = FieldTable::default();
+fn properties(message: &Outgoing, headers: &FieldTable) -> BasicProperties {
+    let mut headers = headers.clone();
     if message.attempt > 0 {
         headers.insert(ATTEMPT_HEADER.into(), AMQPValue::LongUInt(message.attempt));
     }

@@ -14,13 +14,13 @@ use lapin::{
 };
 use serde::Serialize;
 
-use super::{Broker, BrokerError};
+use super::{Broker, BrokerError, Parcel, consumer::parcel};
 use crate::contracts::Topic;
 
 /// Deliveries of one message before the broker itself dead-letters it. Generous: messages that were merely prefetched
 /// when a consumer closed count too.
 const DELIVERY_LIMIT: i64 = 20;
-/// Dead letters leave by a person's hand alone.
+/// Dead letters leave once they are parked, however often that takes.
 const DEAD_DELIVERY_LIMIT: i64 = 1_000_000_000;
 /// The stream beside finance's queue is kept this long.
 const STREAM_MAX_AGE: &str = "30D";
@@ -54,6 +54,22 @@ impl Queue {
             Self::Receipt => "tolom.receipt",
             Self::Settlement => "finance.settlement",
         }
+    }
+
+    /// Its dead letters' name without prefix, and their label in metrics.
+    pub const fn dead_name(self) -> &'static str {
+        match self {
+            Self::Authorize => "tolom.authorize.dead",
+            Self::Record => "tolom.record.dead",
+            Self::Capture => "tolom.capture.dead",
+            Self::Receipt => "tolom.receipt.dead",
+            Self::Settlement => "finance.settlement.dead",
+        }
+    }
+
+    /// The queue of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|queue| queue.name() == name)
     }
 
     /// What is routed to it.
@@ -107,7 +123,7 @@ impl Names {
 
     /// A queue's dead letters.
     pub fn dead(&self, queue: Queue) -> String {
-        format!("{}{}.dead", self.prefix, queue.name())
+        format!("{}{}", self.prefix, queue.dead_name())
     }
 
     /// A queue's retry tier of this delay.
@@ -364,9 +380,9 @@ impl Depths {
     }
 }
 
-/// Looks at dead letters without taking them: up to `limit` of each queue, (queue, body). They go back when the
+/// Looks at dead letters without taking them: up to `limit` of each queue, (queue, letter). They go back when the
 /// connection closes.
-pub async fn peek_dead_letters(broker: &Broker, limit: usize) -> Result<Vec<(String, Vec<u8>)>, BrokerError> {
+pub async fn peek_dead_letters(broker: &Broker, limit: usize) -> Result<Vec<(String, Parcel)>, BrokerError> {
     let connection = broker.connect("dead letters").await?;
     let channel = connection.create_channel().await?;
     let mut letters = Vec::new();
@@ -375,7 +391,7 @@ pub async fn peek_dead_letters(broker: &Broker, limit: usize) -> Result<Vec<(Str
         for _ in 0..limit {
             let letter = channel.basic_get(name.as_str().into(), BasicGetOptions::default()).await?;
             let Some(letter) = letter else { break };
-            letters.push((name.clone(), letter.delivery.data));
+            letters.push((name.clone(), parcel(letter.delivery, true)));
         }
     }
     connection.close(200, "done".into()).await?;

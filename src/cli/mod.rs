@@ -2,6 +2,7 @@
 
 mod admin;
 mod bench;
+mod dead;
 mod payment;
 mod roles;
 
@@ -48,7 +49,7 @@ enum Command {
     Intake,
     /// Run workers by name.
     Worker {
-        /// authorize, record, capture, receipt, resolve.
+        /// authorize, record, capture, receipt, resolve, park.
         #[arg(required = true)]
         names: Vec<String>,
     },
@@ -63,6 +64,9 @@ enum Command {
     /// One payment.
     #[command(subcommand)]
     Payment(payment::Payment),
+    /// Dead letters: messages that could not be processed, parked in the database.
+    #[command(subcommand)]
+    Dead(dead::Dead),
     /// Exchanges and queues.
     #[command(subcommand)]
     Topology(admin::Topology),
@@ -193,6 +197,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Config(command) => admin::settings(&session, &command),
         Command::Verify { grace_s } => admin::verify(&session, grace_s).await,
         Command::Payment(command) => payment::run(&session, command).await,
+        Command::Dead(command) => dead::run(&session, command).await,
     }
 }
 

@@ -32,6 +32,7 @@ pub struct Config {
     pub capture: Batching,
     pub receipt: Batching,
     pub resolve: Resolve,
+    pub park: Park,
     pub mail: Mail,
     pub operator: Operator,
     pub log: Log,
@@ -130,6 +131,8 @@ sections! {
     Resolve {
         poll_ms: u64, batch: i64, schedule_s: Vec<u32>, give_up_hours: u32, stalled_after_s: u32,
     }
+    /// The park worker.
+    Park { batch: usize, prefetch: u16, keep_days: u32, audit_days: u32 }
     /// Outgoing mail.
     Mail { url: Secret, from: String, domain: String, claim_s: u64 }
     /// Who stands on receipts.
@@ -230,6 +233,12 @@ impl Config {
         need(self.acquirer.circuit_open_ms > 0, "acquirer.circuit_open_ms", "at least 1")?;
         let ordered = self.acquirer.circuit_longest_open_ms >= self.acquirer.circuit_open_ms;
         need(ordered, "acquirer.circuit_longest_open_ms", "at least circuit_open_ms")?;
+        need((1..=1_000).contains(&self.park.batch), "park.batch", "1 to 1000")?;
+        let prefetch = usize::from(self.park.prefetch) >= self.park.batch;
+        need(prefetch, "park.prefetch", "at least the batch (and never 0: unlimited)")?;
+        let days = |days: u32| (1..=36_500).contains(&days);
+        need(days(self.park.keep_days), "park.keep_days", "1 to 36500")?;
+        need(days(self.park.audit_days), "park.audit_days", "1 to 36500")?;
         need(!self.resolve.schedule_s.is_empty(), "resolve.schedule_s", "at least one wait")?;
         need(self.resolve.poll_ms > 0, "resolve.poll_ms", "at least 1")?;
         need((1..=24).contains(&self.sealing.seal_hours), "sealing.seal_hours", "1 to 24")?;

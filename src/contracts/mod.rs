@@ -7,11 +7,14 @@
 //! a change, `TOLOM_WRITE_SCHEMAS=1 cargo test --test it contracts` writes the files anew.
 
 mod event;
+mod failed;
+pub mod mask;
 mod messages;
 mod read;
 pub mod schemas;
 
 pub use event::{Event, Topic};
+pub use failed::FailedAttempt;
 pub use messages::{
     CardRef, ChallengeCompleted, ForeignRequest, OperationCompleted, Payer, PaymentFact, PaymentRefused,
     PaymentRequested, SettlementEntry,

@@ -5,6 +5,7 @@ pub mod bills;
 pub mod books;
 pub mod cards;
 pub mod clients;
+pub mod dead;
 pub mod facts;
 pub mod keys;
 pub mod operations;

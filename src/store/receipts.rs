@@ -45,13 +45,15 @@ pub struct Claimed {
     pub mine: Vec<ReceiptRow>,
     /// Sent already.
     pub sent: Vec<Uuid>,
+    /// Not there: such payments have no receipt.
+    pub missing: Vec<Uuid>,
 }
 
 const COLUMNS: &str = "r.payment_id, r.number, p.bill_code, b.service, b.applicant, p.amount_minor, p.currency,
     coalesce(p.card_number_masked, '') AS card_number, coalesce(p.card_brand, 'other') AS card_brand,
     p.authorization_code, p.rrn, coalesce(p.captured_at, r.issued_at) AS paid_at, p.locale, p.payer_email";
 
-/// Claims receipts for sending during `lease`. Those that are in neither list are with another sender, or unknown.
+/// Claims receipts for sending during `lease`. Those that are in no list are with another sender.
 pub async fn claim(pool: &PgPool, payments: &[Uuid], lease: Duration) -> Result<Claimed, StoreError> {
     let statement = format!(
         "UPDATE receipt r SET sending_until = now() + make_interval(secs => $2)
@@ -63,11 +65,15 @@ pub async fn claim(pool: &PgPool, payments: &[Uuid], lease: Duration) -> Result<
     let rows =
         sqlx::query(sqlx::AssertSqlSafe(statement)).bind(payments).bind(lease.as_secs_f64()).fetch_all(pool).await?;
     let mine = rows.iter().map(read).collect::<Result<_, _>>()?;
-    let sent = sqlx::query_scalar("SELECT payment_id FROM receipt WHERE payment_id = ANY($1) AND sent_at IS NOT NULL")
-        .bind(payments)
-        .fetch_all(pool)
-        .await?;
-    Ok(Claimed { mine, sent })
+    let known: Vec<(Uuid, bool)> =
+        sqlx::query_as("SELECT payment_id, sent_at IS NOT NULL FROM receipt WHERE payment_id = ANY($1)")
+            .bind(payments)
+            .fetch_all(pool)
+            .await?;
+    let sent = known.iter().filter(|(_, sent)| *sent).map(|(payment, _)| *payment).collect();
+    let is_known = |payment: &Uuid| known.iter().any(|(known, _)| known == payment);
+    let missing = payments.iter().filter(|payment| !is_known(payment)).copied().collect();
+    Ok(Claimed { mine, sent, missing })
 }
 
 /// The receipt of a payment; none until it is paid.

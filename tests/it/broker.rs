@@ -121,7 +121,7 @@ pub(crate) async fn dead_letters(broker: &Broker, count: usize) -> Vec<Vec<u8>> 
             tick.tick().await;
             let letters = broker::peek_dead_letters(broker, 100).await.unwrap();
             if letters.len() >= count {
-                return letters.into_iter().map(|(_, body)| body).collect();
+                return letters.into_iter().map(|(_, letter)| letter.body).collect();
             }
         }
     };

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{text, words, yaml};
 
 /// Every metric that may be asked for, with its labels.
-const METRICS: [(&str, Kind, &[&str]); 27] = [
+const METRICS: [(&str, Kind, &[&str]); 29] = [
     ("tolom_payments_total", Kind::Single, &["outcome"]),
     ("tolom_operation_duration_seconds", Kind::Histogram, &["acquirer", "kind", "outcome"]),
     ("tolom_acquirer_circuit_open", Kind::Single, &["acquirer"]),
@@ -20,6 +20,8 @@ const METRICS: [(&str, Kind, &[&str]); 27] = [
     ("tolom_consumers_alive", Kind::Single, &["queue"]),
     ("tolom_queue_messages", Kind::Single, &["queue"]),
     ("tolom_dead_letters", Kind::Single, &["queue"]),
+    ("tolom_parked_dead_letters", Kind::Single, &["queue"]),
+    ("tolom_dead_letters_parked_total", Kind::Single, &["queue"]),
     ("tolom_outbox_rows", Kind::Single, &[]),
     ("tolom_outbox_oldest_age_seconds", Kind::Single, &[]),
     ("tolom_oldest_unknown_age_seconds", Kind::Single, &[]),

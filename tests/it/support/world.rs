@@ -34,6 +34,8 @@ pub(crate) struct World {
     pub(crate) pool: PgPool,
     pub(crate) clock: Clock,
     app: Option<App>,
+    /// Whether dead letters leave the broker.
+    parks: bool,
     _database: TestDatabase,
     _simulator: DropGuard,
     keys: PathBuf,
@@ -110,6 +112,7 @@ impl World {
             pool: database.pool.clone(),
             clock,
             app: None,
+            parks: false,
             config: Arc::new(config),
             _database: database,
             _simulator: stop.drop_guard(),
@@ -121,6 +124,7 @@ impl World {
     pub(crate) async fn run(&mut self, workers: Vec<Role>) {
         let intake = TcpListener::bind("127.0.0.1:0").await.unwrap();
         self.payer = Payer::new(&format!("http://{}", intake.local_addr().unwrap())).unwrap();
+        self.parks = workers.iter().any(|role| role.name == "park");
         let roles = Roles { intake: Some(intake), admin: None, workers };
         self.app = Some(App::start(Arc::clone(&self.config), self.clock.clone(), roles).unwrap());
     }
@@ -245,6 +249,12 @@ impl World {
         sqlx::query_scalar(question).fetch_one(&self.pool).await.unwrap()
     }
 
+    /// Whether none of the broker's dead queues holds anything.
+    async fn no_dead_letter_at_the_broker(&self) -> bool {
+        let Ok(depths) = broker::Depths::open(&self.broker).await else { return false };
+        depths.read().await.is_ok_and(|depths| depths.iter().all(|(_, _, dead)| *dead == 0))
+    }
+
     /// Waits until nothing is on its way, holds every rule, and leaves nothing behind.
     pub(crate) async fn finish(mut self) {
         self.wait_until("SELECT count(*) FROM outbox", 0).await;
@@ -253,6 +263,9 @@ impl World {
             0,
         )
         .await;
+        if self.parks {
+            wait_for(async || self.no_dead_letter_at_the_broker().await.then_some(())).await;
+        }
         let findings =
             verify::verify(&self.config, &self.pool, &self.broker, &self.clock, Duration::ZERO).await.unwrap();
         assert!(verify::all_kept(&findings), "\n{}", verify::table(&findings));
