@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::{Failure, Session};
 use crate::{
+    contracts::mask,
     payment::{
         by_hand::{self, Case, Reversal, Word},
         ledger::Position,
@@ -131,6 +132,9 @@ async fn settle(session: &Session, resolve: Resolve) -> Result<(), Failure> {
     if evidence.is_empty() || evidence.chars().count() > EVIDENCE_CHARS || evidence.chars().any(char::is_control) {
         let allowed = format!("--evidence: 1 to {EVIDENCE_CHARS} characters in one line are allowed");
         return Err(Failure::Unusable(allowed));
+    }
+    if mask::mask_text(evidence.to_owned()).1.any() {
+        return Err(Failure::Unusable("--evidence: a card's number or code is not allowed".to_owned()));
     }
     let word = match resolve.said {
         Said { approved: true, .. } => Word::Approved,

@@ -188,6 +188,7 @@ async fn what_a_person_cannot_say_is_refused_with_the_reason() {
         vec![id.as_str(), "--evidence", "x"],
         vec![id.as_str(), "--declined", "--approved", "--evidence", "x"],
         vec![id.as_str(), "--declined", "--evidence", " "],
+        vec![id.as_str(), "--declined", "--evidence", "card 4111 1111 1111 1111"],
         vec![id.as_str(), "--declined", "--evidence", "x", "--by", ""],
         vec!["4111", "--declined", "--evidence", "x"],
     ] {
