@@ -48,7 +48,7 @@ enum Command {
     Intake,
     /// Run workers by name.
     Worker {
-        /// authorize, record, capture, receipt, resolve.
+        /// authorize, record, capture, receipt, notice, resolve.
         #[arg(required = true)]
         names: Vec<String>,
     },

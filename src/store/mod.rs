@@ -7,6 +7,7 @@ pub mod cards;
 pub mod clients;
 pub mod facts;
 pub mod keys;
+pub mod notices;
 pub mod operations;
 pub mod outbox;
 pub mod payments;
