@@ -7,6 +7,7 @@ mod broker;
 mod contracts;
 mod demo;
 mod intake;
+mod notices;
 mod ops;
 mod pipeline;
 mod processes;

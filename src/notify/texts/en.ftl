@@ -55,7 +55,7 @@ failed-money = If you see this amount held on your card, it is released: usually
 reversed-subject = Your payment of { $amount } was cancelled: your money is returned
 reversed-title = Your money is returned to you
 reversed-happened = Your payment of { $amount } for bill { $bill } was cancelled. What was held on your card or taken from it is returned to you.
-reversed-money = Usually this takes a few days, at the latest { $days ->
+reversed-money = Money usually comes back within a few days, at the latest within { $days ->
         [one] { $days } day
        *[other] { $days } days
     }. Your bank decides how long it takes.
