@@ -75,7 +75,8 @@ fn describe() {
         ("tolom_worker_messages_total", "Messages settled, by queue and result"),
         ("tolom_worker_panics_total", "Panics that were caught"),
         ("tolom_published_messages_total", "Messages published, by what the broker answered"),
-        ("tolom_receipts_total", "Receipts by result"),
+        ("tolom_receipts_total", "Attempts to send receipts, by result"),
+        ("tolom_notices_total", "Attempts to send notices, by kind and result"),
         ("tolom_http_requests_total", "HTTP requests by route, method and status"),
     ];
     let gauges = [

@@ -3,6 +3,7 @@
 mod admission;
 pub mod authorize;
 pub mod capture;
+pub mod notice;
 pub mod park;
 pub mod receipt;
 pub mod record;
@@ -27,7 +28,7 @@ pub struct Role {
 pub const FIGURES_ROLE: &str = "resolve";
 
 /// The registry: a worker is a file and a line here.
-pub const ALL: [Role; 6] = [
+pub const ALL: [Role; 7] = [
     Role {
         name: "authorize",
         about: "opens sealed cards and authorizes payments",
@@ -36,6 +37,7 @@ pub const ALL: [Role; 6] = [
     Role { name: "record", about: "records outcomes in the books", run: |c| Box::pin(record::run(c)) },
     Role { name: "capture", about: "captures what the books hold", run: |c| Box::pin(capture::run(c)) },
     Role { name: "receipt", about: "sends receipts", run: |c| Box::pin(receipt::run(c)) },
+    Role { name: "notice", about: "tells payers what no receipt tells", run: |c| Box::pin(notice::run(c)) },
     Role { name: "resolve", about: "finds out what came of unknown outcomes", run: |c| Box::pin(resolve::run(c)) },
     Role { name: "park", about: "takes dead letters into the database", run: |c| Box::pin(park::run(c)) },
 ];

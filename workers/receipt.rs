@@ -11,7 +11,7 @@ use crate::{
     broker::{Handler, Message, Queue, Reading, Verdict},
     config::Config,
     contracts::{Event, PaymentFact, Topic},
-    notify::{MailError, Mailer, Receipt, ReceiptMail},
+    notify::{Delivered, Mailer, deliver, receipt_mail},
     store::receipts::{self, ReceiptRow},
     worker::{Context, Worker, run as run_worker},
 };
@@ -72,38 +72,17 @@ impl Handler for Receipts {
 impl Receipts {
     /// Sends claimed receipts and marks what was sent, in one statement.
     async fn send(&self, rows: Vec<ReceiptRow>) -> Vec<(Uuid, Verdict)> {
-        let (mut verdicts, mut payments, mut mails) = (Vec::new(), Vec::new(), Vec::new());
-        for row in rows {
-            let payment = row.payment;
-            match self.render(row) {
-                Ok(mail) => {
-                    payments.push(payment);
-                    mails.push(mail);
-                }
-                Err(reason) => verdicts.push((payment, Verdict::Dead(reason))),
-            }
-        }
-        let results = self.mailer.send(mails).await;
-        let (mut sent, mut unsent) = (Vec::new(), Vec::new());
-        for (payment, result) in payments.into_iter().zip(results) {
-            let word = match result {
-                Ok(()) => {
-                    sent.push(payment);
-                    "sent"
-                }
-                Err(error) => {
-                    unsent.push(payment);
-                    let (verdict, word) = match error {
-                        MailError::Transient(_) => (Verdict::Retry(error.to_string()), "retry"),
-                        MailError::Permanent(_) => (Verdict::Dead(error.to_string()), "refused"),
-                    };
-                    verdicts.push((payment, verdict));
-                    word
-                }
-            };
-            metrics::counter!("tolom_receipts_total", "result" => word).increment(1);
-        }
         let context = &self.context;
+        let (operator, public_url) = (&context.config.operator, &context.config.intake.public_url);
+        let written = rows.into_iter().map(|row| (row.payment, receipt_mail(row, operator, public_url)));
+        let Delivered { sent, later, never } = deliver(&self.mailer, written.collect()).await;
+        for (result, count) in [("sent", sent.len()), ("retry", later.len()), ("refused", never.len())] {
+            metrics::counter!("tolom_receipts_total", "result" => result).increment(count as u64);
+        }
+        let unsent: Vec<Uuid> = later.iter().chain(&never).map(|(payment, _)| *payment).collect();
+        let later = later.into_iter().map(|(payment, error)| (payment, Verdict::Retry(error.to_string())));
+        let never = never.into_iter().map(|(payment, error)| (payment, Verdict::Dead(error.to_string())));
+        let mut verdicts: Vec<_> = later.chain(never).collect();
         if !sent.is_empty() {
             let marked = context.until_available(|| receipts::mark_sent(&context.pool, &sent)).await;
             let verdict = match marked {
@@ -118,12 +97,6 @@ impl Receipts {
             let _ = receipts::give_back(&context.pool, &unsent).await;
         }
         verdicts
-    }
-
-    fn render(&self, row: ReceiptRow) -> Result<ReceiptMail, String> {
-        let config = &self.context.config;
-        let email = row.email.clone();
-        Receipt::from(row).mail(&email, &config.operator, &config.intake.public_url).map_err(|error| error.to_string())
     }
 }
 

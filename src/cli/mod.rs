@@ -49,7 +49,7 @@ enum Command {
     Intake,
     /// Run workers by name.
     Worker {
-        /// authorize, record, capture, receipt, resolve, park.
+        /// authorize, record, capture, receipt, notice, resolve, park.
         #[arg(required = true)]
         names: Vec<String>,
     },

@@ -31,6 +31,7 @@ pub struct Config {
     pub record: Batching,
     pub capture: Batching,
     pub receipt: Batching,
+    pub notice: Notice,
     pub resolve: Resolve,
     pub park: Park,
     pub mail: Mail,
@@ -127,6 +128,11 @@ sections! {
     }
     /// How a worker takes messages.
     Batching { batch: usize, prefetch: u16 }
+    /// The notice worker.
+    Notice {
+        poll_ms: u64, batch: i64, unknown_after_s: u32, receipt_after_s: u32, retry_s: u32, longest_retry_s: u32,
+        give_up_days: u32, hold_days: u32,
+    }
     /// The resolve worker.
     Resolve {
         poll_ms: u64, batch: i64, schedule_s: Vec<u32>, give_up_hours: u32, stalled_after_s: u32,
@@ -239,6 +245,12 @@ impl Config {
         let days = |days: u32| (1..=36_500).contains(&days);
         need(days(self.park.keep_days), "park.keep_days", "1 to 36500")?;
         need(days(self.park.audit_days), "park.audit_days", "1 to 36500")?;
+        need(self.notice.poll_ms > 0, "notice.poll_ms", "at least 1")?;
+        need((1..=1_000).contains(&self.notice.batch), "notice.batch", "1 to 1000")?;
+        let retries = 1..=self.notice.longest_retry_s;
+        need(retries.contains(&self.notice.retry_s), "notice.retry_s", "1 to notice.longest_retry_s")?;
+        need((1..=30).contains(&self.notice.give_up_days), "notice.give_up_days", "1 to 30")?;
+        need((1..=180).contains(&self.notice.hold_days), "notice.hold_days", "1 to 180")?;
         need(!self.resolve.schedule_s.is_empty(), "resolve.schedule_s", "at least one wait")?;
         need(self.resolve.poll_ms > 0, "resolve.poll_ms", "at least 1")?;
         need((1..=24).contains(&self.sealing.seal_hours), "sealing.seal_hours", "1 to 24")?;

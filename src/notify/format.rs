@@ -1,4 +1,4 @@
-//! Amounts, times and foreign texts as receipts show them.
+//! Amounts, times, cards and foreign texts as receipts and notices show them.
 
 use time::OffsetDateTime;
 
@@ -8,8 +8,14 @@ use super::{
 };
 use crate::{
     clock::BISHKEK,
-    payment::{Currency, Money},
+    config::Operator,
+    payment::{Currency, Money, card::MaskedCard},
 };
+
+/// Longest name that is shown; what is longer is cut.
+pub(super) const LONGEST_NAME: usize = 200;
+/// Longest code or number that is shown.
+pub(super) const LONGEST_CODE: usize = 64;
 
 const NO_BREAK_SPACE: char = '\u{a0}';
 
@@ -22,7 +28,7 @@ pub(super) fn amount(money: Money, locale: Locale) -> String {
         (Locale::Ky | Locale::Ru, false) => (',', money.currency.to_string()),
     };
     let number = decimal(money.value, money.currency.exponent() as usize, comma);
-    say_with(locale, Text::Amount, &[("amount", &number), ("currency", &currency)])
+    say_with(locale, Text::Amount, &[("amount", number.as_str()), ("currency", currency.as_str())])
 }
 
 fn decimal(value: i64, decimals: usize, comma: char) -> String {
@@ -50,6 +56,23 @@ pub(super) fn moment(at: OffsetDateTime) -> String {
     let at = at.to_offset(BISHKEK);
     let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
     format!("{day:02}.{month:02}.{year:04} {:02}:{:02} (UTC+6)", at.hour(), at.minute())
+}
+
+/// Network and last four digits: mail is read over many shoulders, and the payer needs no more to know the card.
+pub(super) fn card(card: &MaskedCard, locale: Locale) -> String {
+    let digits = card.number.chars().rev().take(4).collect::<Vec<_>>();
+    let last_four: String = digits.into_iter().rev().filter(char::is_ascii_digit).collect();
+    format!("{} **** {last_four}", say(locale, Text::brand(&card.brand)))
+}
+
+/// Whom to ask, in a sentence.
+pub(super) fn questions(operator: &Operator, locale: Locale) -> String {
+    let contact = [
+        ("operator", one_line(&operator.name, LONGEST_NAME)),
+        ("phone", one_line(&operator.phone, LONGEST_CODE)),
+        ("email", one_line(&operator.email, LONGEST_NAME)),
+    ];
+    say_with(locale, Text::Questions, &contact.each_ref().map(|(name, value)| (*name, value.as_str())))
 }
 
 /// A text from outside as one harmless line of at most `longest` characters.

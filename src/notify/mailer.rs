@@ -1,7 +1,7 @@
-//! Sends receipts by SMTP.
+//! Sends mail by SMTP.
 //!
 //! A message may arrive twice, when its connection is lost between the last byte and the answer (RFC 5321, section
-//! 4.5.3.2.6), but the Message-ID is the receipt's, so that mailboxes can tell. Neither errors nor `Debug` hold an
+//! 4.5.3.2.6), but its Message-ID is constant, so that mailboxes can tell. Neither errors nor `Debug` hold an
 //! address or a text; a server's answer repeats the address, so of it only the code is kept. lettre's feature
 //! `tracing` stays off, for it logs every line that it sends.
 
@@ -30,26 +30,26 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// RFC 5321, section 4.5.3.1.3: a path has 256 octets, two of them its angle brackets.
 const LONGEST_ADDRESS: usize = 254;
 
-/// A receipt as a message. Made by [`Receipt::mail`](super::Receipt::mail).
+/// A message to a payer. Made by [`Receipt::mail`](super::Receipt::mail) and [`notice_mail`](super::notice_mail).
 #[derive(Clone, PartialEq, Eq)]
-pub struct ReceiptMail {
-    /// The receipt's number, left part of the Message-ID.
-    pub number: String,
+pub struct Mail {
+    /// Left part of the Message-ID: what is sent again has it again.
+    pub id: String,
     /// The payer's address, as it was typed.
     pub to: String,
     /// The language of the texts.
     pub locale: Locale,
     /// The subject.
     pub subject: String,
-    /// The receipt as text.
+    /// The message as text.
     pub text: String,
-    /// The receipt as HTML.
+    /// The message as HTML.
     pub html: String,
 }
 
-impl fmt::Debug for ReceiptMail {
+impl fmt::Debug for Mail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReceiptMail").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("Mail").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -82,9 +82,12 @@ pub enum MailFault {
     /// The payer's address is no e-mail address, or one that this server cannot take.
     #[error("the address is no e-mail address")]
     Address,
-    /// The receipt's number cannot stand in a Message-ID.
-    #[error("the receipt's number cannot stand in a message")]
-    Number,
+    /// The message's id cannot stand in a Message-ID.
+    #[error("the message's id cannot stand in a header")]
+    Id,
+    /// The message could not be written.
+    #[error("the message cannot be written")]
+    Text,
 }
 
 /// Settings that no mail can be sent with.
@@ -101,7 +104,7 @@ pub enum MailerError {
     Domain,
 }
 
-/// Sends receipts over connections that it keeps open.
+/// Sends messages over connections that it keeps open.
 pub struct Mailer {
     connections: Connections,
     from: Mailbox,
@@ -132,11 +135,11 @@ impl Mailer {
     }
 
     /// Sends messages side by side; the results stand in the order of the messages.
-    pub async fn send(&self, messages: Vec<ReceiptMail>) -> Vec<Result<(), MailError>> {
+    pub async fn send(&self, messages: Vec<Mail>) -> Vec<Result<(), MailError>> {
         join_all(messages.iter().map(|message| self.send_one(message))).await
     }
 
-    async fn send_one(&self, mail: &ReceiptMail) -> Result<(), MailError> {
+    async fn send_one(&self, mail: &Mail) -> Result<(), MailError> {
         let message = self.compose(mail).map_err(MailError::Permanent)?;
         // The semaphore is never closed.
         let _turn = self.turns.acquire().await.map_err(|_| MailError::Transient(MailFault::Deadline))?;
@@ -160,15 +163,15 @@ impl Mailer {
         Ok(())
     }
 
-    fn compose(&self, mail: &ReceiptMail) -> Result<Message, MailFault> {
-        if !is_id_part(&mail.number) {
-            return Err(MailFault::Number);
+    fn compose(&self, mail: &Mail) -> Result<Message, MailFault> {
+        if !is_id_part(&mail.id) {
+            return Err(MailFault::Id);
         }
         let mut message = Message::builder()
             .from(self.from.clone())
             .to(Mailbox::new(None, address(&mail.to)?))
             .subject(mail.subject.as_str())
-            .message_id(Some(format!("<{}@{}>", mail.number, self.domain)))
+            .message_id(Some(format!("<{}@{}>", mail.id, self.domain)))
             .date(SystemTime::from(self.clock.now()))
             .multipart(MultiPart::alternative_plain_html(mail.text.clone(), mail.html.clone()))
             .map_err(|_| MailFault::Address)?;
@@ -239,9 +242,9 @@ mod tests {
         Mailer::new(&Config::defaults().mail).unwrap()
     }
 
-    fn mail(to: &str) -> ReceiptMail {
-        ReceiptMail {
-            number: "TLM-0000000042".into(),
+    fn mail(to: &str) -> Mail {
+        Mail {
+            id: "TLM-0000000042".into(),
             to: to.into(),
             locale: Locale::Ky,
             subject: "Төлөм дүмүрчөгү № TLM-0000000042".into(),
@@ -293,10 +296,10 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_would_break_the_message_id_is_refused() {
-        for number in ["", "a b", "a>\r\nBcc: x@y.example", "a.b", "№1"] {
-            let mail = ReceiptMail { number: number.into(), ..mail("payer@mail.example") };
-            assert_eq!(mailer().compose(&mail).map(drop), Err(MailFault::Number), "{number}");
+    fn an_id_that_would_break_the_message_id_is_refused() {
+        for id in ["", "a b", "a>\r\nBcc: x@y.example", "a.b", "№1"] {
+            let mail = Mail { id: id.into(), ..mail("payer@mail.example") };
+            assert_eq!(mailer().compose(&mail).map(drop), Err(MailFault::Id), "{id}");
         }
     }
 
@@ -312,7 +315,7 @@ mod tests {
                 let parsed = MessageParser::new().parse(&bytes[..]).unwrap();
                 parsed.headers().iter().map(|header| header.name().to_owned()).collect::<Vec<_>>()
             };
-            if let Ok(message) = mailer().compose(&ReceiptMail { subject, ..mail(&to) }) {
+            if let Ok(message) = mailer().compose(&Mail { subject, ..mail(&to) }) {
                 prop_assert_eq!(message.envelope().to().len(), 1);
                 prop_assert_eq!(names(&message), names(&plain));
                 prop_assert!(message.formatted().is_ascii() || !to.is_ascii());

@@ -1,12 +1,15 @@
-//! Receipts: what they say in three languages, how they look, and how they reach the payer by mail.
+//! Receipts and notices: what they say in three languages, how they look, and how they reach the payer by mail.
 //!
 //! The boundary: Fluent, the PDF writer and lettre stay in here. Whoever sends a receipt fills in a [`Receipt`], turns
-//! it into a [`ReceiptMail`] and hands that to a [`Mailer`]; whoever shows one asks for [`Receipt::html`],
-//! [`Receipt::pdf`] or its JSON. Names, addresses and texts of receipts are in no error, log line or `Debug` output.
+//! it into a [`Mail`] (or a notice, by [`notice_mail`]) and hands that to a [`Mailer`]; whoever shows one asks for
+//! [`Receipt::html`], [`Receipt::pdf`] or its JSON. Names, addresses and texts are in no error, log line or `Debug`
+//! output.
 
 mod connections;
+mod delivery;
 mod format;
 mod mailer;
+mod notice;
 mod pdf;
 mod receipt;
 mod texts;
@@ -16,7 +19,9 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 pub use connections::AddressFault;
-pub use mailer::{MailError, MailFault, Mailer, MailerError, ReceiptMail};
+pub use delivery::{Delivered, deliver, receipt_mail};
+pub use mailer::{Mail, MailError, MailFault, Mailer, MailerError};
+pub use notice::{Sender, notice_mail};
 pub use receipt::{RECEIPT_STYLE, Receipt, RenderError};
 
 /// The languages of the payer's pages and receipts.

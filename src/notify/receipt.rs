@@ -8,8 +8,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{
-    Locale, ReceiptMail,
-    format::{amount, moment, one_line},
+    Locale, Mail,
+    format::{LONGEST_CODE, LONGEST_NAME, amount, card, moment, one_line, questions},
     pdf,
     texts::{Text, say, say_with},
 };
@@ -23,11 +23,6 @@ use crate::{
 /// Everything in the `<style>` element of [`Receipt::html`], byte for byte: a content security policy that allows its
 /// hash allows the receipt's look.
 pub const RECEIPT_STYLE: &str = include_str!("templates/receipt.css");
-
-/// Longest name that is shown; what is longer is cut.
-const LONGEST_NAME: usize = 200;
-/// Longest code or number that is shown.
-const LONGEST_CODE: usize = 64;
 
 /// A paid payment, as its payer gets to see it. Serialized, it is the receipt's JSON form.
 #[derive(Clone, PartialEq, Eq, Serialize)]
@@ -57,18 +52,18 @@ pub struct Receipt {
     pub locale: Locale,
 }
 
-/// A receipt that could not be written.
+/// A receipt or notice that could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// The HTML template failed.
-    #[error("the receipt cannot be written as HTML")]
+    #[error("it cannot be written as HTML")]
     Html(#[source] askama::Error),
     /// The built-in font cannot be read, or the page does not come out. The writer's own error would name texts.
-    #[error("the receipt cannot be written as PDF")]
+    #[error("it cannot be written as PDF")]
     Pdf,
 }
 
-/// One line of the receipt's table.
+/// One line of a table.
 pub(super) struct Row {
     pub(super) label: String,
     pub(super) value: String,
@@ -146,9 +141,9 @@ impl Receipt {
     }
 
     /// The message that brings this receipt to an address.
-    pub fn mail(&self, to: &str, operator: &Operator, public_url: &str) -> Result<ReceiptMail, RenderError> {
-        Ok(ReceiptMail {
-            number: self.number.clone(),
+    pub fn mail(&self, to: &str, operator: &Operator, public_url: &str) -> Result<Mail, RenderError> {
+        Ok(Mail {
+            id: self.number.clone(),
             to: to.to_owned(),
             locale: self.locale,
             subject: self.subject(),
@@ -167,19 +162,13 @@ impl Receipt {
     }
 
     fn words(&self, operator: &Operator) -> Words {
-        let contact = [
-            ("operator", one_line(&operator.name, LONGEST_NAME)),
-            ("phone", one_line(&operator.phone, LONGEST_CODE)),
-            ("email", one_line(&operator.email, LONGEST_NAME)),
-        ];
-        let contact = contact.each_ref().map(|(name, value)| (*name, value.as_str()));
         Words {
             title: say(self.locale, Text::Title),
             paid: say(self.locale, Text::Paid),
             intro: say(self.locale, Text::Intro),
             amount: amount(self.amount, self.locale),
             rows: self.rows(),
-            questions: say_with(self.locale, Text::Questions, &contact),
+            questions: questions(operator, self.locale),
             not_yours: say(self.locale, Text::NotYours),
         }
     }
@@ -192,20 +181,13 @@ impl Receipt {
             (Text::LabelBill, Some(self.bill.to_string())),
             (Text::LabelApplicant, Some(one_line(&self.applicant, LONGEST_NAME))),
             (Text::LabelAmount, Some(amount(self.amount, self.locale))),
-            (Text::LabelCard, Some(self.card_shown())),
+            (Text::LabelCard, Some(card(&self.card, self.locale))),
             (Text::LabelAuthorization, self.authorization_code.as_deref().map(|code| one_line(code, LONGEST_CODE))),
             (Text::LabelRrn, self.rrn.as_deref().map(|rrn| one_line(rrn, LONGEST_CODE))),
             (Text::LabelPayment, Some(self.payment.to_string())),
         ];
         let row = |(label, value): (Text, Option<String>)| Some(Row { label: say(self.locale, label), value: value? });
         given.into_iter().filter_map(row).collect()
-    }
-
-    /// Network and last four digits: mail is read over many shoulders, and the payer needs no more to know the card.
-    fn card_shown(&self) -> String {
-        let digits = self.card.number.chars().rev().take(4).collect::<Vec<_>>();
-        let last_four: String = digits.into_iter().rev().filter(char::is_ascii_digit).collect();
-        format!("{} **** {last_four}", say(self.locale, Text::brand(&self.card.brand)))
     }
 }
 

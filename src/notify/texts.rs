@@ -1,8 +1,8 @@
-//! The words of receipts, from the Fluent files in `texts/`, compiled in.
+//! The words of receipts and notices, from the Fluent files in `texts/`, compiled in.
 
 use std::sync::LazyLock;
 
-use fluent_bundle::{FluentArgs, FluentResource, concurrent::FluentBundle};
+use fluent_bundle::{FluentArgs, FluentResource, FluentValue, concurrent::FluentBundle};
 use unic_langid::{LanguageIdentifier, langid};
 
 use super::Locale;
@@ -57,6 +57,26 @@ messages! {
     Online = "online",
     Questions = "questions",
     NotYours = "not-yours",
+    UnknownSubject = "unknown-subject",
+    UnknownTitle = "unknown-title",
+    UnknownHappened = "unknown-happened",
+    UnknownMoney = "unknown-money",
+    FailedSubject = "failed-subject",
+    FailedTitle = "failed-title",
+    FailedHappened = "failed-happened",
+    DeclinedHappened = "declined-happened",
+    FailedMoney = "failed-money",
+    ReversedSubject = "reversed-subject",
+    ReversedTitle = "reversed-title",
+    ReversedHappened = "reversed-happened",
+    ReversedMoney = "reversed-money",
+    AdviceWait = "advice-wait",
+    AdviceAgain = "advice-again",
+    AdviceHeld = "advice-held",
+    AdvicePaid = "advice-paid",
+    AdviceClosed = "advice-closed",
+    LinkStatus = "link-status",
+    LinkAgain = "link-again",
 }
 
 impl Text {
@@ -95,7 +115,7 @@ const fn source(locale: Locale) -> &'static str {
     }
 }
 
-/// What cannot be read of a file is left out: a receipt with a message's name in it is better than none. A test reads
+/// What cannot be read of a file is left out: a receipt or notice with a message's name in it is better than none. A test reads
 /// every file without an error.
 fn bundle(language: LanguageIdentifier, source: &str) -> FluentBundle<FluentResource> {
     let mut bundle = FluentBundle::new_concurrent(vec![language]);
@@ -108,11 +128,14 @@ fn bundle(language: LanguageIdentifier, source: &str) -> FluentBundle<FluentReso
 
 /// A message that takes no arguments.
 pub(super) fn say(locale: Locale, text: Text) -> String {
-    say_with(locale, text, &[])
+    say_with::<&str>(locale, text, &[])
 }
 
-/// A message with its arguments, which are inserted as they are.
-pub(super) fn say_with(locale: Locale, text: Text, arguments: &[(&str, &str)]) -> String {
+/// A message with its arguments. Texts are inserted as they are; numbers choose the plural form too.
+pub(super) fn say_with<'a, V>(locale: Locale, text: Text, arguments: &[(&'a str, V)]) -> String
+where
+    V: Copy + Into<FluentValue<'a>>,
+{
     let bundle = match locale {
         Locale::Ky => &KY,
         Locale::Ru => &RU,

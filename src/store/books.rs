@@ -66,13 +66,14 @@ pub async fn figures(pool: &PgPool) -> Result<Figures, StoreError> {
 }
 
 /// How much is not done yet: payments without an end, operations without an outcome, receipts that were not sent, and
-/// committed messages that were not confirmed. Zero when all is quiet. What waits for a person does not count.
+/// committed messages that were not confirmed. Zero when all is quiet. What waits for a person, or was given up,
+/// does not count.
 pub async fn on_their_way(pool: &PgPool) -> Result<i64, StoreError> {
     let count = sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM payment
                  WHERE status IN ('accepted', 'authorizing', 'challenged', 'authorized', 'unknown', 'reversing'))
               + (SELECT count(*) FROM operation WHERE (outcome IS NULL OR outcome = 'unknown') AND NOT closing)
-              + (SELECT count(*) FROM receipt WHERE sent_at IS NULL)
+              + (SELECT count(*) FROM receipt WHERE sent_at IS NULL AND given_up_at IS NULL)
               + (SELECT count(*) FROM outbox)",
     );
     Ok(count.fetch_one(pool).await?)

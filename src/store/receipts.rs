@@ -104,6 +104,74 @@ pub async fn give_back(pool: &PgPool, payments: &[Uuid]) -> Result<(), StoreErro
     Ok(())
 }
 
+/// A receipt that its queue could not send.
+#[derive(Debug, Clone, Copy)]
+pub struct Overdue {
+    /// The payment.
+    pub payment: Uuid,
+    /// Attempts outside the queue so far.
+    pub attempts: i32,
+    /// Since when it is to be sent.
+    pub issued_at: OffsetDateTime,
+}
+
+/// Receipts that nobody has sent, and that no sender has claimed: issued before `issued_before` and never tried outside
+/// their queue, or due for another try. At most `limit`, the oldest first.
+pub async fn overdue(
+    pool: &PgPool,
+    now: OffsetDateTime,
+    issued_before: OffsetDateTime,
+    limit: i64,
+) -> Result<Vec<Overdue>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT payment_id, attempts, issued_at FROM receipt
+         WHERE sent_at IS NULL AND given_up_at IS NULL
+           AND (next_try_at <= $1 OR next_try_at IS NULL AND issued_at <= $2)
+           AND (sending_until IS NULL OR sending_until < now())
+         ORDER BY issued_at LIMIT $3",
+    )
+    .bind(now)
+    .bind(issued_before)
+    .bind(limit)
+    .fetch_all(pool)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Overdue {
+                payment: row.try_get("payment_id")?,
+                attempts: row.try_get("attempts")?,
+                issued_at: row.try_get("issued_at")?,
+            })
+        })
+        .collect()
+}
+
+/// Gives claimed receipts back, each for another try outside its queue at its time.
+pub async fn postpone(pool: &PgPool, payments: &[Uuid], until: &[OffsetDateTime]) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE receipt r SET sending_until = NULL, attempts = r.attempts + 1, next_try_at = l.until
+         FROM unnest($1::uuid[], $2::timestamptz[]) AS l(payment_id, until)
+         WHERE r.payment_id = l.payment_id AND r.sent_at IS NULL",
+    )
+    .bind(payments)
+    .bind(until)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Gives claimed receipts up: no further try would go better. A replayed message may send them all the same.
+pub async fn give_up(pool: &PgPool, payments: &[Uuid], now: OffsetDateTime) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE receipt SET given_up_at = $2, sending_until = NULL WHERE payment_id = ANY($1) AND sent_at IS NULL",
+    )
+    .bind(payments)
+    .bind(now)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 fn read(row: &sqlx::postgres::PgRow) -> Result<ReceiptRow, StoreError> {
     let (bill, currency): (String, String) = (row.try_get("bill_code")?, row.try_get("currency")?);
     let unreadable = |word: &str| StoreError::Unreadable(format!("receipt: {word}"));

@@ -157,7 +157,7 @@ fn vendor_crates_stay_home() {
 fn workers_do_not_know_each_other() {
     for (file, module, code) in library() {
         if module == "workers" && !file.ends_with("mod.rs") {
-            for other in ["authorize", "record", "capture", "receipt", "resolve", "park"] {
+            for other in ["authorize", "record", "capture", "receipt", "notice", "resolve", "park"] {
                 let names = format!("workers::{other}");
                 assert!(!code.contains(&names), "{} names {names}", file.display());
             }

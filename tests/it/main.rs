@@ -8,6 +8,7 @@ mod contracts;
 mod demo;
 mod intake;
 mod ladder;
+mod notices;
 mod ops;
 mod pipeline;
 mod processes;

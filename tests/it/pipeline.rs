@@ -196,7 +196,7 @@ async fn what_is_no_event_is_dead_lettered_and_its_neighbours_are_unharmed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bill_paid_by_another_channel_gives_the_money_back() {
-    let mut world = World::prepared(|_| ()).await;
+    let mut world = World::prepared(|config| config.notice.poll_ms = 50).await;
     let all = tolom::workers::ALL;
     let without_capture: Vec<_> = all.into_iter().filter(|role| role.name != "capture").collect();
     world.run(without_capture).await;
@@ -212,7 +212,11 @@ async fn a_bill_paid_by_another_channel_gives_the_money_back() {
     world.run(all.to_vec()).await;
     world.wait_until("SELECT count(*) FROM payment WHERE status = 'reversed'", 1).await;
     assert_eq!(world.end_of(id).await, "reversed");
-    assert_eq!(world.mail.messages().len(), 0);
+    // No receipt, but the word that it goes back, and that the bill is paid.
+    world.wait_until("SELECT count(*) FROM notice WHERE kind = 'not_charged' AND sent_at IS NOT NULL", 1).await;
+    let mails = world.mail.messages();
+    assert_eq!(mails.len(), 1);
+    assert!(mails[0].subject.contains("деньги вернутся"), "{}", mails[0].subject);
     world.finish().await;
 }
 

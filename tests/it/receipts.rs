@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tolom::{
     config::Config,
     mail_catcher::{self, CaughtMail, Faults, MailCatcher},
-    notify::{Locale, MailError, MailFault, Mailer, Receipt, ReceiptMail},
+    notify::{Locale, Mail, MailError, MailFault, Mailer, Receipt},
     payment::{Currency, Money, card::MaskedCard},
 };
 use uuid::Uuid;
@@ -42,11 +42,11 @@ fn receipt(number: u32, locale: Locale) -> Receipt {
     }
 }
 
-fn mail(number: u32, locale: Locale, to: &str) -> ReceiptMail {
+fn mail(number: u32, locale: Locale, to: &str) -> Mail {
     receipt(number, locale).mail(to, &Config::defaults().operator, PUBLIC_URL).unwrap()
 }
 
-fn one(number: u32) -> Vec<ReceiptMail> {
+fn one(number: u32) -> Vec<Mail> {
     vec![mail(number, Locale::En, "payer@mail.example")]
 }
 

@@ -28,7 +28,7 @@ const SUBCOMMANDS: [&str; 18] = [
     "mail-catcher",
     "clients",
 ];
-const WORKERS: [&str; 6] = ["authorize", "record", "capture", "receipt", "resolve", "park"];
+const WORKERS: [&str; 7] = ["authorize", "record", "capture", "receipt", "notice", "resolve", "park"];
 /// What runs from our image without an admin port: the outside world's stand-ins.
 const STAND_INS: [&str; 2] = ["simulator", "mail"];
 
