@@ -34,12 +34,14 @@ pub struct Due {
 /// Takes operations that are due, oldest first; any number of workers may do so at once.
 pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Vec<Due>, StoreError> {
     let rows = sqlx::query(
-        "UPDATE operation o SET owner = $1, send_before = $3, next_attempt_at = $4, attempts = o.attempts + 1
-         FROM payment p JOIN bill b ON b.code = p.bill_code
-         WHERE p.id = o.payment_id AND o.id IN (
+        // Materialized: as a subselect it may be run again for rows that changed meanwhile, and take more than the limit.
+        "WITH due AS MATERIALIZED (
              SELECT id FROM operation
              WHERE (outcome IS NULL OR outcome = 'unknown') AND NOT closing AND next_attempt_at <= $2
              ORDER BY next_attempt_at, id LIMIT $5 FOR UPDATE SKIP LOCKED)
+         UPDATE operation o SET owner = $1, send_before = $3, next_attempt_at = $4, attempts = o.attempts + 1
+         FROM due, payment p, bill b
+         WHERE o.id = due.id AND p.id = o.payment_id AND b.code = p.bill_code
          RETURNING o.id, o.payment_id, o.kind, o.reference, o.original_reference, o.amount_minor, o.currency,
                    o.attempts, o.created_at, o.outcome IS NOT NULL AS known_unknown, p.capture_at_once, p.traceparent,
                    (b.status = 'open' OR b.paid_by IS NOT DISTINCT FROM p.id) AS bill_awaits",
