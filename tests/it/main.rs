@@ -5,6 +5,7 @@ mod architecture;
 mod bench;
 mod broker;
 mod contracts;
+mod dead;
 mod demo;
 mod intake;
 mod ladder;

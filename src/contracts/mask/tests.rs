@@ -3,7 +3,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    clock,
     contracts::{Event, OperationCompleted, PaymentRequested, Topic, schemas},
     payment::card::luhn,
 };
@@ -164,13 +163,13 @@ fn what_only_resembles_card_fields_stays() {
         json!({"card": {"number": "411111******1111", "brand": "visa"}}),
         json!({"expires_at": "2026-11-23T09:15:02Z", "receipt_number": "TLM-0000000421", "authorization_code": "083412"}),
         json!({"cvc": null, "pan": "", "number": true}),
-        json!({"data": {"bill": "1100000000000008"}}),
+        json!({"data": {"bill": "1100000000000007"}}),
     ] {
         assert_eq!(json_masked(&value), (value.to_string(), Found::default()));
     }
     // Elsewhere the same digits may be anything.
-    assert!(luhn("1100000000000008"));
-    assert!(json_masked(&json!({"bill": "1100000000000008"})).1.number);
+    assert!(luhn("1100000000000007"));
+    assert!(json_masked(&json!({"bill": "1100000000000007"})).1.number);
     assert!(json_masked(&json!({"data": {"bill": NUMBER}})).1.number);
 }
 
@@ -186,8 +185,8 @@ fn a_sealed_card_is_masked_by_name_and_by_form() {
 fn identifiers_without_a_letter_may_be_numbers() {
     let (text, found) = masked("41111111-1111-1111-8111-411111111111");
     assert!(found.number, "{text}");
-    let id = clock::new_id().to_string();
-    assert_eq!(masked(&id), (id, Found::default()));
+    let id = "01912345-6789-7123-8123-45678901234f";
+    assert_eq!(masked(id), (id.to_owned(), Found::default()));
 }
 
 #[test]

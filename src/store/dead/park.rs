@@ -98,7 +98,7 @@ async fn upsert(transaction: &mut PgConnection, round: &[New<'_>], now: OffsetDa
              times = d.times + 1, state = 'parked', settled_at = NULL, reason = excluded.reason,
              headers = excluded.headers, attempts = excluded.attempts, last_at = greatest(d.last_at, excluded.last_at),
              unreplayable = coalesce(d.unreplayable, excluded.unreplayable),
-             reasons = (SELECT jsonb_agg(reason ORDER BY place) FROM
+             reasons = (SELECT coalesce(jsonb_agg(reason ORDER BY place), '[]') FROM
                         jsonb_array_elements(d.reasons || excluded.reasons) WITH ORDINALITY AS all_of_them(reason, place)
                         WHERE place = 1 OR place > jsonb_array_length(d.reasons || excluded.reasons) - {MOST_REASONS})
          WHERE CASE jsonb_array_length(excluded.reasons)

@@ -250,7 +250,7 @@ impl World {
     }
 
     /// Whether none of the broker's dead queues holds anything.
-    async fn no_dead_letter_at_the_broker(&self) -> bool {
+    pub(crate) async fn no_dead_letter_at_the_broker(&self) -> bool {
         let Ok(depths) = broker::Depths::open(&self.broker).await else { return false };
         depths.read().await.is_ok_and(|depths| depths.iter().all(|(_, _, dead)| *dead == 0))
     }
