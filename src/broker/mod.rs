@@ -5,20 +5,24 @@
 
 mod acks;
 mod consumer;
+mod lane;
 pub mod live;
 mod publisher;
 mod tap;
 mod topology;
+mod watchdog;
 
 use std::{sync::Arc, time::Duration};
 
 pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume};
+pub use lane::Lane;
 use lapin::{Connection, ConnectionProperties};
-pub use publisher::{Exchange, Outgoing, PublishError, Publisher};
+pub use publisher::{Exchange, Link, Outgoing, PublishError, Publisher};
 pub use tap::{Arrival, Tap};
 pub use topology::{Depths, Finding, Names, Queue, apply, peek_dead_letters, remove, verify};
+pub use watchdog::Complaint;
 
-use crate::config;
+use crate::{config, supervision::Supervisor};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -39,19 +43,40 @@ pub enum BrokerError {
     /// A consumer ended without an error: its queue was deleted, or the broker cancelled it.
     #[error("the consumer was ended by the broker")]
     Ended,
+    /// The watchdog found a consumer dead that believed itself well.
+    #[error("the consumer is not well")]
+    Unwell(#[from] Complaint),
 }
 
-/// How to reach the broker, and what things are called there.
+impl BrokerError {
+    /// The word for metrics.
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Amqp(_) | Self::TimedOut(_) => "error",
+            Self::Ended => "ended",
+            Self::Unwell(complaint) => complaint.word(),
+        }
+    }
+}
+
+/// How to reach the broker, what things are called there, and who watches over what runs on it.
 #[derive(Debug, Clone)]
 pub struct Broker {
     settings: Arc<config::Broker>,
     names: Names,
+    supervisor: Supervisor,
 }
 
 impl Broker {
     /// A broker by these settings; nothing is connected yet.
     pub fn new(settings: &config::Broker) -> Self {
-        Self { names: Names::new(&settings.prefix), settings: Arc::new(settings.clone()) }
+        let supervisor = Supervisor::default();
+        Self { names: Names::new(&settings.prefix), settings: Arc::new(settings.clone()), supervisor }
+    }
+
+    /// Who watches over the tasks of this process.
+    pub const fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
     }
 
     /// What things are called.
