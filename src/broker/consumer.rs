@@ -147,14 +147,16 @@ pub async fn consume<H: Handler>(
     // Shown as none rather than not at all while the broker has not been reached yet.
     metrics::gauge!("tolom_consumers_alive", "queue" => queue).increment(0.0);
     metrics::counter!("tolom_worker_panics_total", "worker" => queue).increment(0);
+    for reason in BrokerError::WORDS {
+        rebuilds(queue, reason).increment(0);
+    }
     while !stop.is_cancelled() {
         let result = match set_up(Session::open(&broker, &publisher, reading)).await {
             Ok(session) => session.live(&handler, &stop, &mut rebuild).await,
             Err(error) => Err(error),
         };
         if let Err(error) = result {
-            let labels = [("queue", queue), ("reason", error.word())];
-            metrics::counter!("tolom_consumer_rebuilds_total", &labels).increment(1);
+            rebuilds(queue, error.word()).increment(1);
             tracing::warn!(queue, error = &error as &dyn std::error::Error, "consumer ended, rebuilding");
             tokio::select! {
                 () = rebuild.wait() => {}
@@ -162,6 +164,10 @@ pub async fn consume<H: Handler>(
             }
         }
     }
+}
+
+fn rebuilds(queue: &'static str, reason: &'static str) -> metrics::Counter {
+    metrics::counter!("tolom_consumer_rebuilds_total", &[("queue", queue), ("reason", reason)])
 }
 
 /// Counts a consumer for as long as it lives, however it ends.

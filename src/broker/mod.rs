@@ -49,6 +49,9 @@ pub enum BrokerError {
 }
 
 impl BrokerError {
+    /// Every word for metrics.
+    const WORDS: [&str; 5] = ["error", "ended", "silent", "missing", "stalled"];
+
     /// The word for metrics.
     const fn word(&self) -> &'static str {
         match self {

@@ -42,8 +42,17 @@ pub(super) async fn shed_and_time_out(State(intake): State<Intake>, request: Req
 
 /// Refuses a request for now, because there is too much of something.
 pub(super) fn shed(of: &'static str) -> Problem {
-    metrics::counter!("tolom_requests_shed_total", "reason" => of).increment(1);
+    count_shed(of, 1);
     Problem::overloaded()
+}
+
+/// Shows what has not been shed yet, too: a series that begins at one does not look like a change.
+pub(super) fn show_shed() {
+    ["requests", "batches", "streams", "outbox"].into_iter().for_each(|of| count_shed(of, 0));
+}
+
+fn count_shed(of: &'static str, requests: u64) {
+    metrics::counter!("tolom_requests_shed_total", "reason" => of).increment(requests);
 }
 
 /// How often the outbox is looked at.

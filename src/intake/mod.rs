@@ -67,6 +67,7 @@ impl Intake {
         live: LiveFeed,
         supervisor: Supervisor,
     ) -> Self {
+        limits::show_shed();
         let most = config.intake.max_in_flight.max(1);
         Self(Arc::new(Shared {
             batcher: batcher::Batcher::start(pool.clone(), clock.clone(), relay.clone(), most, &supervisor),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{text, words, yaml};
 
 /// Every metric that may be asked for, with its labels.
-const METRICS: [(&str, Kind, &[&str]); 25] = [
+const METRICS: [(&str, Kind, &[&str]); 27] = [
     ("tolom_payments_total", Kind::Single, &["outcome"]),
     ("tolom_operation_duration_seconds", Kind::Histogram, &["acquirer", "kind", "outcome"]),
     ("tolom_worker_messages_total", Kind::Single, &["queue", "result"]),
@@ -16,6 +16,8 @@ const METRICS: [(&str, Kind, &[&str]); 25] = [
     ("tolom_worker_in_flight", Kind::Single, &["queue"]),
     ("tolom_worker_panics_total", Kind::Single, &["worker"]),
     ("tolom_consumers_alive", Kind::Single, &["queue"]),
+    ("tolom_consumer_rebuilds_total", Kind::Single, &["queue", "reason"]),
+    ("tolom_requests_shed_total", Kind::Single, &["reason"]),
     ("tolom_queue_messages", Kind::Single, &["queue"]),
     ("tolom_dead_letters", Kind::Single, &["queue"]),
     ("tolom_outbox_rows", Kind::Single, &[]),
