@@ -32,7 +32,7 @@ pub enum Complaint {
     /// The broker knows of no consumer. (Where other processes consume too, a lost one is found as stalled.)
     #[error("the broker does not count this consumer")]
     Missing,
-    /// Messages wait, nothing is in hand, and nothing comes.
+    /// Messages wait and nothing comes.
     #[error("messages wait and none is delivered")]
     Stalled,
 }
@@ -58,15 +58,17 @@ pub(super) struct Watchdog {
 impl Watchdog {
     /// Judges a look (none: there was no answer) by what this side knows: deliveries in hand, and deliveries ever.
     ///
-    /// One look proves nothing: a message may have come at that very moment, and for a queue whose leader is away the
-    /// broker answers zero. The same complaint twice in a row is an error.
+    /// Only a consumer that is idle is doubted, for only that one can be rebuilt without costing any message one of its
+    /// deliveries. And one look proves nothing: a message may have come at that very moment, and for a queue whose
+    /// leader is away or slow the broker answers zero. The same complaint twice in a row is an error.
     pub(super) fn judge(&mut self, look: Option<Look>, in_hand: usize, delivered: u64) -> Result<(), Complaint> {
         let nothing_came = std::mem::replace(&mut self.delivered, delivered) == delivered;
         let complaint = match look {
+            _ if in_hand > 0 || !nothing_came => None,
             None => Some(Complaint::Silent),
             Some(Look { consumers: 0, .. }) => Some(Complaint::Missing),
-            Some(Look { ready, .. }) if ready > 0 && in_hand == 0 && nothing_came => Some(Complaint::Stalled),
-            Some(_) => None,
+            Some(Look { ready: 0, .. }) => None,
+            Some(_) => Some(Complaint::Stalled),
         };
         match std::mem::replace(&mut self.suspected, complaint) {
             Some(before) if complaint == Some(before) => Err(before),
@@ -130,14 +132,19 @@ mod tests {
     }
 
     #[test]
-    fn a_consumer_with_work_in_hand_or_fresh_deliveries_is_not_stalled() {
+    fn only_an_idle_consumer_is_doubted() {
+        for seen in [look(1, 1_000), look(0, 0), None] {
+            let mut watchdog = Watchdog::default();
+            for delivered in 1..10 {
+                assert_eq!(watchdog.judge(seen, 0, delivered), Ok(()), "what comes proves that it lives");
+            }
+            for _ in 0..10 {
+                assert_eq!(watchdog.judge(seen, 7, 9), Ok(()), "slow is not stalled");
+            }
+        }
         let mut watchdog = Watchdog::default();
-        for delivered in 1..10 {
-            assert_eq!(watchdog.judge(look(1, 1_000), 0, delivered), Ok(()), "others may be quicker");
-        }
         for _ in 0..10 {
-            assert_eq!(watchdog.judge(look(1, 1_000), 7, 9), Ok(()), "slow is not stalled");
+            assert_eq!(watchdog.judge(look(3, 0), 0, 0), Ok(()), "an empty queue is well");
         }
-        assert_eq!(watchdog.judge(look(3, 0), 0, 9), Ok(()), "an empty queue is none");
     }
 }
