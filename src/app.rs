@@ -146,17 +146,20 @@ impl App {
         Ok(())
     }
 
-    /// Keeps a role running; one that ends with an error, which only unusable settings cause, ends the process.
+    /// Keeps a role running. One that ends with an error, which only unusable settings cause, or before it is told to
+    /// stop, ends the process: it would stand there without it.
     fn supervise<F>(&self, name: &'static str, role: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let (failed, supervisor) = (Arc::clone(&self.failed), self.supervisor.clone());
+        let (failed, supervisor, stop) = (Arc::clone(&self.failed), self.supervisor.clone(), self.stop.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = supervisor.keep(name, role).await {
-                tracing::error!(role = name, error = format!("{error:#}"), "cannot go on");
-                failed.notify_one();
+            match supervisor.keep(name, role).await {
+                Ok(()) if stop.is_cancelled() => return,
+                Ok(()) => tracing::error!(role = name, "ended before its time"),
+                Err(error) => tracing::error!(role = name, error = format!("{error:#}"), "cannot go on"),
             }
+            failed.notify_one();
         });
     }
 

@@ -26,16 +26,21 @@ pub(super) async fn keep(context: Context) -> anyhow::Result<()> {
             _ = tick.tick() => {}
             () = context.stop.cancelled() => return Ok(()),
         }
-        let looked = tokio::time::timeout(LOOK_WITHIN, figures(&context.pool)).await;
-        match looked.unwrap_or(Err(StoreError::TimedOut)) {
-            Ok(figures) => show(&context, &figures).await,
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures from the books"),
-        }
-        let looked = tokio::time::timeout(LOOK_WITHIN, depths(&context, &mut connection)).await;
-        if let Err(error) = looked.unwrap_or(Err(BrokerError::TimedOut(LOOK_WITHIN))) {
-            connection = None;
-            tracing::debug!(error = &error as &dyn std::error::Error, "no figures from the broker");
-        }
+        // Nobody waits for a look when the process is to stop.
+        context.stop.run_until_cancelled(look(&context, &mut connection)).await;
+    }
+}
+
+async fn look(context: &Context, connection: &mut Option<Depths>) {
+    let looked = tokio::time::timeout(LOOK_WITHIN, figures(&context.pool)).await;
+    match looked.unwrap_or(Err(StoreError::TimedOut)) {
+        Ok(figures) => show(context, &figures).await,
+        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures from the books"),
+    }
+    let looked = tokio::time::timeout(LOOK_WITHIN, depths(context, connection)).await;
+    if let Err(error) = looked.unwrap_or(Err(BrokerError::TimedOut(LOOK_WITHIN))) {
+        *connection = None;
+        tracing::debug!(error = &error as &dyn std::error::Error, "no figures from the broker");
     }
 }
 

@@ -67,7 +67,7 @@ impl Backlog {
     pub(super) async fn watch(intake: &Intake, stop: &CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
             // Without a database nothing is accepted anyway.
-            let Ok(rows) = outbox::estimate(&intake.pool).await else { continue };
+            let Some(Ok(rows)) = stop.run_until_cancelled(outbox::estimate(&intake.pool)).await else { continue };
             let full = rows >= intake.config.intake.max_outbox_rows;
             if intake.backlog.0.swap(full, Ordering::Relaxed) != full {
                 tracing::warn!(rows, full, "the outbox is full, or has room again");

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use lapin::{Connection, ConnectionProperties, options::QueueDeleteOptions};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tolom::broker::{self, Broker, Handler, Message, Publisher, Queue, Reading, Verdict};
@@ -88,8 +89,12 @@ async fn a_consumer_whose_deliveries_do_not_arrive_is_rebuilt_and_nothing_is_los
 #[tokio::test]
 async fn a_consumer_that_the_broker_has_cancelled_unheard_is_rebuilt() {
     let mut behind = Behind::start(100).await;
+    let url = behind.broker.settings().url.expose();
+    let operator = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+    let channel = operator.create_channel().await.unwrap();
+    let queue = behind.broker.names().queue(Queue::Capture);
     behind.proxy.deafen();
-    broker::remove(&behind.broker).await.unwrap();
+    channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
     broker::apply(&behind.broker).await.unwrap();
     behind.publish("after").await;
     assert_eq!(behind.next().await, "after");
