@@ -27,9 +27,14 @@ pub(super) struct Proxy {
 impl Proxy {
     /// A proxy before the broker of these settings.
     pub(super) async fn before(settings: &config::Broker) -> Self {
+        Self::at("127.0.0.1:0", settings).await
+    }
+
+    /// The same at this address.
+    pub(super) async fn at(address: &str, settings: &config::Broker) -> Self {
         let mut url = Url::parse(settings.url.expose()).unwrap();
         let broker = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5672));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         url.set_host(Some("127.0.0.1")).unwrap();
         url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
         let proxy = Self { url: url.into(), opened: Arc::default(), deaf_before: Arc::default() };
