@@ -6,11 +6,15 @@
 mod admin;
 mod figures;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use sqlx::PgPool;
-use tokio::{net::TcpListener, sync::broadcast};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::broadcast,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -21,6 +25,7 @@ use crate::{
     intake::{self, Intake},
     relay::Relay,
     store,
+    supervision::Supervisor,
     worker::Context,
     workers::{self, Role},
 };
@@ -47,6 +52,7 @@ pub struct App {
     pub broker: Broker,
     stop: CancellationToken,
     tasks: TaskTracker,
+    supervisor: Supervisor,
     stop_relay: CancellationToken,
     relay: tokio::task::JoinHandle<()>,
     drain: Duration,
@@ -64,7 +70,8 @@ impl App {
         let broker = Broker::new(&config.broker);
         let publisher = Publisher::start(broker.clone());
         let (stop, stop_relay) = (CancellationToken::new(), CancellationToken::new());
-        let (relay, relay_task) = Relay::start(pool.clone(), publisher.clone(), stop_relay.clone());
+        let supervisor = broker.supervisor().clone();
+        let (relay, relay_task) = Relay::start(pool.clone(), publisher.clone(), stop_relay.clone(), supervisor.clone());
         let circuit = Circuit::new(&config.acquirer);
         let acquirer = HttpAcquirer::new(&config.acquirer, clock.clone(), circuit.clone()).context("acquirer")?;
         let context = Context {
@@ -84,6 +91,7 @@ impl App {
             broker,
             stop,
             tasks: TaskTracker::new(),
+            supervisor,
             stop_relay,
             relay: relay_task,
             drain: Duration::from_secs(config.shutdown.drain_s),
@@ -92,44 +100,68 @@ impl App {
         if let Some(listener) = roles.admin {
             // An intake accepts while the broker is away: the outbox holds what it promises.
             let needs_broker = roles.intake.is_none();
-            app.supervise("admin", admin::serve(listener, context.clone(), needs_broker));
+            let (listener, context) = (for_every_life(listener)?, context.clone());
+            app.supervise("admin", move || {
+                let (listener, context) = (listener(), context.clone());
+                async move { admin::serve(listener?, context, needs_broker).await }
+            });
         }
         if let Some(listener) = roles.intake {
-            app.start_intake(&context, listener);
+            app.start_intake(&context, listener)?;
         }
         for role in roles.workers {
-            app.supervise(role.name, (role.run)(context.clone()));
+            let worker = context.clone();
+            app.supervise(role.name, move || (role.run)(worker.clone()));
             // The books are looked at by one role, wherever it runs.
             if role.name == workers::FIGURES_ROLE {
-                app.tasks.spawn(figures::keep(context.clone()));
+                let context = context.clone();
+                app.supervise("figures", move || figures::keep(context.clone()));
             }
         }
         app.tasks.close();
         Ok(app)
     }
 
-    fn start_intake(&self, context: &Context, listener: TcpListener) {
+    fn start_intake(&self, context: &Context, listener: TcpListener) -> anyhow::Result<()> {
         let (feed, _) = broadcast::channel(LIVE_BACKLOG);
-        self.tasks.spawn(broker::live::follow(context.broker.clone(), feed.clone(), self.stop.clone()));
         let intake = Intake::start(
             context.pool.clone(),
             Arc::clone(&context.config),
             context.clock.clone(),
             context.relay.clone(),
-            feed,
+            feed.clone(),
+            self.supervisor.clone(),
         );
-        let stop = self.stop.clone();
-        self.supervise("intake", async move { Ok(intake::serve(listener, intake, stop).await?) });
+        let (listener, stop) = (for_every_life(listener)?, self.stop.clone());
+        self.supervise("intake", move || {
+            let (listener, intake, stop) = (listener(), intake.clone(), stop.clone());
+            async move { Ok(intake::serve(listener?, intake, stop).await?) }
+        });
+        let (broker, stop) = (context.broker.clone(), self.stop.clone());
+        self.supervise("live pages", move || {
+            let (broker, feed, stop) = (broker.clone(), feed.clone(), stop.clone());
+            async move {
+                broker::live::follow(broker, feed, stop).await;
+                Ok(())
+            }
+        });
+        Ok(())
     }
 
-    /// Runs a role; one that ends with an error, which only unusable settings cause, ends the process.
-    fn supervise(&self, name: &'static str, role: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        let failed = Arc::clone(&self.failed);
+    /// Keeps a role running. One that ends with an error, which only unusable settings cause, or before it is told to
+    /// stop, ends the process: it would stand there without it.
+    fn supervise<F>(&self, name: &'static str, role: impl FnMut() -> F + Send + 'static)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let (failed, supervisor, stop) = (Arc::clone(&self.failed), self.supervisor.clone(), self.stop.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = role.await {
-                tracing::error!(role = name, error = format!("{error:#}"), "cannot go on");
-                failed.notify_one();
+            match supervisor.keep(name, role).await {
+                Ok(()) if stop.is_cancelled() => return,
+                Ok(()) => tracing::error!(role = name, "ended before its time"),
+                Err(error) => tracing::error!(role = name, error = format!("{error:#}"), "cannot go on"),
             }
+            failed.notify_one();
         });
     }
 
@@ -167,6 +199,12 @@ impl App {
     }
 }
 
+/// One listening socket for every life of the one who serves it: connections go on queueing while it is built anew.
+fn for_every_life(listener: TcpListener) -> io::Result<impl Fn() -> io::Result<TcpListener> + Send> {
+    let listener = listener.into_std()?;
+    Ok(move || TcpListener::from_std(listener.try_clone()?))
+}
+
 fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
@@ -174,10 +212,11 @@ fn host() -> String {
 
 /// Ends at the first Ctrl-C or SIGTERM; the second one ends the process at once.
 pub async fn until_signalled() {
-    signalled().await;
+    let mut signals = Signals::listen();
+    signals.next().await;
     tracing::info!("draining; a second signal ends at once");
-    tokio::spawn(async {
-        signalled().await;
+    tokio::spawn(async move {
+        signals.next().await;
         end_at_once();
     });
 }
@@ -187,14 +226,25 @@ fn end_at_once() -> ! {
     std::process::exit(130)
 }
 
-async fn signalled() {
-    let interrupt = tokio::signal::ctrl_c();
-    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
-        let _ = interrupt.await;
-        return;
-    };
-    tokio::select! {
-        _ = interrupt => {}
-        _ = terminate.recv() => {}
+/// Ctrl-C and SIGTERM. One value for both signals that are waited for, so that none is lost between the two.
+struct Signals([Option<Signal>; 2]);
+
+impl Signals {
+    fn listen() -> Self {
+        Self([SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).ok()))
     }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate] = &mut self.0;
+        tokio::select! {
+            Some(()) = of(interrupt) => {}
+            Some(()) = of(terminate) => {}
+            // Nothing can be listened to: the system's own way of ending a process remains.
+            else => std::future::pending().await,
+        }
+    }
+}
+
+async fn of(signal: &mut Option<Signal>) -> Option<()> {
+    signal.as_mut()?.recv().await
 }

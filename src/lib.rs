@@ -26,6 +26,7 @@ pub mod services;
 pub mod simulator;
 pub(crate) mod stage;
 pub mod store;
+pub mod supervision;
 pub mod telemetry;
 pub mod verify;
 pub mod worker;

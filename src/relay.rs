@@ -6,28 +6,29 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
-    broker::{Outgoing, PublishError, Publisher},
+    broker::{Lane, Outgoing, PublishError, Publisher},
     contracts::Topic,
     store::{
         StoreError,
         outbox::{self, OutboxRow},
     },
+    supervision::Supervisor,
 };
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_ROWS: i64 = 500;
 /// A sweep's rows come back after this, should the process die while it publishes them.
 const LEASE: Duration = Duration::from_secs(30);
-/// Committed batches waiting in memory.
+/// Committed batches waiting in memory, on each lane.
 const WAITING: usize = 1_000;
 /// Rows a publish.
 const WINDOW: usize = 1_000;
-/// Publishes under way at once.
+/// Publishes under way at once on a lane.
 const IN_FLIGHT: usize = 4;
 
 /// Hands committed outbox rows to the publisher of this process.
@@ -52,23 +53,55 @@ impl Relay {
     }
 
     /// Starts the relay of this process. After `stop` it publishes what has been announced before it ends.
-    pub fn start(pool: PgPool, publisher: Publisher, stop: CancellationToken) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(
+        pool: PgPool,
+        publisher: Publisher,
+        stop: CancellationToken,
+        supervisor: Supervisor,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (relay, rows) = channel(WAITING);
-        (relay, tokio::spawn(run(rows, pool, publisher, stop)))
+        (relay, tokio::spawn(run(rows, pool, publisher, stop, supervisor)))
     }
 }
 
-/// Publishes announced rows until every [`Relay`] is dropped or `stop`; sweeps meanwhile.
+type Rows = Mutex<mpsc::Receiver<Vec<OutboxRow>>>;
+
+/// Publishes announced rows until every [`Relay`] is dropped or `stop`; sweeps meanwhile. Every lane by itself: rows
+/// that the broker does not confirm hold up none but those of the same queue.
 pub async fn run(
-    mut announced: mpsc::Receiver<Vec<OutboxRow>>,
+    announced: mpsc::Receiver<Vec<OutboxRow>>,
     pool: PgPool,
     publisher: Publisher,
     stop: CancellationToken,
+    supervisor: Supervisor,
 ) {
-    // Settlement entries wait for a stream that may be away; nothing else waits with them.
-    let (places, entry_places) = (Arc::new(Semaphore::new(IN_FLIGHT)), Arc::new(Semaphore::new(IN_FLIGHT)));
-    let sweepers =
-        [true, false].map(|entries| tokio::spawn(sweep(pool.clone(), publisher.clone(), entries, stop.clone())));
+    let tasks = TaskTracker::new();
+    let mut lanes = Vec::new();
+    for lane in Lane::all() {
+        let (door, rows) = mpsc::channel(WAITING);
+        lanes.push((lane, door));
+        let line = Line { pool: pool.clone(), publisher: publisher.clone(), supervisor: supervisor.clone() };
+        let (sweeping, stop) = (line.clone(), stop.clone());
+        tasks.spawn(async move {
+            let rows = Rows::new(rows);
+            line.supervisor.keep("relay", || line.announce(&rows)).await;
+        });
+        tasks.spawn(async move {
+            let topics: Vec<Topic> = lane.topics().collect();
+            sweeping.supervisor.keep("relay sweep", || sweeping.sweep(&topics, &stop)).await;
+        });
+    }
+    let announced = Rows::new(announced);
+    supervisor.keep("relay", || sort(&announced, &lanes, &stop)).await;
+    // Without its door a lane ends once it is empty.
+    drop(lanes);
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// Hands announced rows to their lanes until every [`Relay`] is dropped, or after `stop` until none is left.
+async fn sort(announced: &Rows, lanes: &[(Lane, mpsc::Sender<Vec<OutboxRow>>)], stop: &CancellationToken) {
+    let mut announced = announced.lock().await;
     loop {
         let rows = tokio::select! {
             rows = announced.recv() => rows,
@@ -77,60 +110,78 @@ pub async fn run(
                 announced.recv().await
             }
         };
-        let Some(mut rows) = rows else { break };
-        while rows.len() < WINDOW
-            && let Ok(more) = announced.try_recv()
-        {
-            rows.extend(more);
+        let Some(mut rows) = rows else { return };
+        for (lane, door) in lanes {
+            let (own, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| Lane::of(row.topic) == *lane);
+            if !own.is_empty() {
+                // What a lane has no place for is left to the sweep.
+                let _ = door.try_send(own);
+            }
+            rows = others;
         }
-        // With the broker away the sweep takes them once it is back.
-        if !publisher.is_connected() {
-            continue;
-        }
-        let (entries, rest): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.topic == Topic::SettlementEntry);
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-        start(&pool, &publisher, rest, place);
-        // Entries that find no place are left to the sweep.
-        if let Ok(place) = Arc::clone(&entry_places).try_acquire_owned() {
-            start(&pool, &publisher, entries, place);
-        }
-    }
-    // All places free: every publish has ended.
-    let all = u32::try_from(IN_FLIGHT).unwrap_or(1);
-    let _ = futures::join!(places.acquire_many(all), entry_places.acquire_many(all));
-    for sweeper in sweepers {
-        let _ = sweeper.await;
     }
 }
 
-fn start(pool: &PgPool, publisher: &Publisher, rows: Vec<OutboxRow>, place: OwnedSemaphorePermit) {
-    if rows.is_empty() {
-        return;
-    }
-    let (pool, publisher) = (pool.clone(), publisher.clone());
-    tokio::spawn(async move {
-        publish(&pool, &publisher, rows).await;
-        drop(place);
-    });
+/// What one lane publishes with.
+#[derive(Clone)]
+struct Line {
+    pool: PgPool,
+    publisher: Publisher,
+    supervisor: Supervisor,
 }
 
-/// Publishes what no process has published in time, at most [`SWEEP_EVERY`] late: settlement entries, or the rest.
-async fn sweep(pool: PgPool, publisher: Publisher, entries: bool, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(SWEEP_EVERY);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = stop.cancelled() => return,
+impl Line {
+    /// Publishes the rows of this lane until its door is gone.
+    async fn announce(&self, rows: &Rows) {
+        let mut announced = rows.lock().await;
+        let places = Arc::new(Semaphore::new(IN_FLIGHT));
+        while let Some(mut rows) = announced.recv().await {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+            while rows.len() < WINDOW
+                && let Ok(more) = announced.try_recv()
+            {
+                rows.extend(more);
+            }
+            // With the broker away the sweep takes them once it is back.
+            if self.publisher.is_connected() {
+                self.start(rows, place);
+            }
         }
-        while publisher.is_connected() && !stop.is_cancelled() {
-            let due = outbox::take_due(&pool, entries, SWEEP_ROWS, LEASE);
-            match tokio::time::timeout(LEASE, due).await.unwrap_or(Err(StoreError::TimedOut)) {
-                Ok(rows) if rows.is_empty() => break,
-                Ok(rows) => publish(&pool, &publisher, rows).await,
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the outbox cannot be swept");
-                    break;
+        // All places free: every publish has ended.
+        let _ = places.acquire_many(u32::try_from(IN_FLIGHT).unwrap_or(1)).await;
+    }
+
+    fn start(&self, rows: Vec<OutboxRow>, place: OwnedSemaphorePermit) {
+        let line = self.clone();
+        tokio::spawn(async move {
+            // After a panic the sweep takes them.
+            line.supervisor.attempt("relay", publish(&line.pool, &line.publisher, rows)).await;
+            drop(place);
+        });
+    }
+
+    /// Publishes what no process has published in time, at most [`SWEEP_EVERY`] late.
+    async fn sweep(&self, topics: &[Topic], stop: &CancellationToken) {
+        let mut tick = tokio::time::interval(SWEEP_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            while self.publisher.is_connected() && !stop.is_cancelled() {
+                let due = outbox::take_due(&self.pool, topics, SWEEP_ROWS, LEASE);
+                match tokio::time::timeout(LEASE, due).await.unwrap_or(Err(StoreError::TimedOut)) {
+                    Ok(rows) if rows.is_empty() => break,
+                    Ok(rows) => publish(&self.pool, &self.publisher, rows).await,
+                    Err(error) if error.is_transient() => {
+                        tracing::debug!(error = &error as &dyn std::error::Error, "the outbox waits for the database");
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "the outbox cannot be swept");
+                        break;
+                    }
                 }
             }
         }

@@ -73,7 +73,9 @@ fn describe() {
     let counters = [
         ("tolom_payments_total", "Payments that entered a status, by outcome"),
         ("tolom_worker_messages_total", "Messages settled, by queue and result"),
-        ("tolom_worker_panics_total", "Panics that were caught"),
+        ("tolom_worker_panics_total", "Panics that were caught, by the queue or task"),
+        ("tolom_consumer_rebuilds_total", "Consumers built anew, by queue and reason"),
+        ("tolom_requests_shed_total", "Requests refused for now, by what there is too much of"),
         ("tolom_published_messages_total", "Messages published, by what the broker answered"),
         ("tolom_receipts_total", "Attempts to send receipts, by result"),
         ("tolom_notices_total", "Attempts to send notices, by kind and result"),

@@ -22,12 +22,16 @@ use crate::{
         StoreError,
         operations::{Claim, Terms},
     },
+    supervision::Supervisor,
 };
 
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Longer than a batch takes whose every statement runs into its own limit.
 const LONGEST_WORK: Duration = Duration::from_secs(60);
+/// A message waits here for the database at most so long; then it waits in a retry tier. The broker closes the channel
+/// of a consumer that holds a message for 30 minutes (`consumer_timeout`), and counts that as a delivery.
+const LONGEST_HOLD: Duration = Duration::from_secs(600);
 
 /// Longest wait for an open circuit in one go: what waits looks around then.
 const CIRCUIT_LOOK: Duration = Duration::from_secs(2);
@@ -86,13 +90,19 @@ pub async fn run<W: Worker>(context: Context, worker: W) {
 }
 
 impl Context {
+    /// Who watches over the tasks of this process.
+    pub const fn supervisor(&self) -> &Supervisor {
+        self.broker.supervisor()
+    }
+
     /// Repeats `work` while the database is away, so that a message waits here rather than burn deliveries; `None`
-    /// once the process is to stop.
+    /// once the process is to stop, or after so long that the message had better be left for later.
     pub async fn until_available<T, F>(&self, mut work: impl FnMut() -> F) -> Option<Result<T, StoreError>>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
         let mut pause = PAUSE;
+        let began = tokio::time::Instant::now();
         loop {
             // A server that is gone without a word answers nothing, not even an error.
             let worked = tokio::time::timeout(LONGEST_WORK, work()).await;
@@ -102,7 +112,7 @@ impl Context {
                 }
                 done => return Some(done),
             }
-            if !self.pause(&mut pause).await {
+            if began.elapsed() >= LONGEST_HOLD || !self.pause(&mut pause).await {
                 return None;
             }
         }

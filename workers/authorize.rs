@@ -42,9 +42,10 @@ pub struct Authorize {
 /// Builds the worker and runs it until the context stops.
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let keys = Arc::new(KeyDir::open(&context.config.sealing.keys_dir)?);
-    let upkeep = tokio::spawn(upkeep(context.clone(), Arc::clone(&keys)));
-    run_worker(context.clone(), Authorize { context, keys }).await;
-    upkeep.await?;
+    let supervisor = context.supervisor().clone();
+    let upkeep = supervisor.keep("sealing upkeep", || upkeep(&context, &keys));
+    let worker = Authorize { context: context.clone(), keys: Arc::clone(&keys) };
+    futures::join!(run_worker(context.clone(), worker), upkeep);
     Ok(())
 }
 
@@ -352,7 +353,7 @@ fn root(error: &dyn std::error::Error) -> String {
 }
 
 /// Keeps sealing keys fresh and truncates slices of sealed cards whose time has passed.
-async fn upkeep(context: Context, keys: Arc<KeyDir>) {
+async fn upkeep(context: &Context, keys: &KeyDir) {
     let mut tick = tokio::time::interval(UPKEEP_EVERY);
     loop {
         tokio::select! {
@@ -361,7 +362,7 @@ async fn upkeep(context: Context, keys: Arc<KeyDir>) {
         }
         if context.config.sealing.rotate
             && let Err(error) =
-                sealing::ensure_current(&context.pool, &keys, &context.config.sealing, context.clock.now()).await
+                sealing::ensure_current(&context.pool, keys, &context.config.sealing, context.clock.now()).await
         {
             tracing::error!(error = &error as &dyn std::error::Error, "sealing keys cannot be rotated");
         }

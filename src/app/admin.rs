@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use tokio::net::TcpListener;
 
-use crate::{telemetry, worker::Context};
+use crate::{broker::Link, telemetry, worker::Context};
 
 /// Serves `/metrics`, `/health/live` and `/health/ready` until the context stops.
 pub(super) async fn serve(listener: TcpListener, context: Context, needs_broker: bool) -> anyhow::Result<()> {
@@ -19,19 +19,30 @@ pub(super) async fn serve(listener: TcpListener, context: Context, needs_broker:
     Ok(())
 }
 
-/// Ready: the database answers, the broker takes messages where that matters, and nobody asked to stop.
-async fn ready(State(context): State<Context>, needs_broker: bool) -> (StatusCode, &'static str) {
+async fn ready(State(context): State<Context>, needs_broker: bool) -> (StatusCode, String) {
+    match obstacle(&context, needs_broker).await {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+/// Why the process is not ready, if it is not: nobody asked it to stop, no task of it panics again and again, the
+/// broker takes messages where that matters, and the database answers.
+async fn obstacle(context: &Context, needs_broker: bool) -> Option<String> {
     if context.stop.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+        return Some("draining".to_owned());
     }
-    if needs_broker && !context.publisher.is_connected() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the broker is away\n");
+    let unwell = context.supervisor().unwell();
+    if !unwell.is_empty() {
+        return Some(format!("panicking again and again: {}", unwell.join(", ")));
     }
-    let ping = sqlx_ping(&context);
-    match tokio::time::timeout(Duration::from_secs(2), ping).await {
-        Ok(true) => (StatusCode::OK, "ready\n"),
-        Ok(false) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the database is away\n"),
+    match context.publisher.link() {
+        Link::Away if needs_broker => return Some("the broker is away".to_owned()),
+        Link::Blocked if needs_broker => return Some("the broker blocks publishing".to_owned()),
+        Link::Away | Link::Blocked | Link::Up => {}
     }
+    let answered = tokio::time::timeout(Duration::from_secs(2), sqlx_ping(context)).await.unwrap_or(false);
+    (!answered).then(|| "the database is away".to_owned())
 }
 
 async fn sqlx_ping(context: &Context) -> bool {

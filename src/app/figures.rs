@@ -5,30 +5,42 @@ use std::time::Duration;
 use crate::{
     acquirer::books,
     broker::{BrokerError, Depths},
-    store::books::{Figures, figures},
+    store::{
+        StoreError,
+        books::{Figures, figures},
+    },
     worker::Context,
 };
 
 const EVERY: Duration = Duration::from_secs(15);
+/// A look that takes longer hangs on a server that is gone.
+const LOOK_WITHIN: Duration = Duration::from_secs(60);
 
 /// Looks every fifteen seconds until the context stops.
-pub(super) async fn keep(context: Context) {
+pub(super) async fn keep(context: Context) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut connection = None;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
-            () = context.stop.cancelled() => return,
+            () = context.stop.cancelled() => return Ok(()),
         }
-        match figures(&context.pool).await {
-            Ok(figures) => show(&context, &figures).await,
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures from the books"),
-        }
-        if let Err(error) = depths(&context, &mut connection).await {
-            connection = None;
-            tracing::debug!(error = &error as &dyn std::error::Error, "no figures from the broker");
-        }
+        // Nobody waits for a look when the process is to stop.
+        context.stop.run_until_cancelled(look(&context, &mut connection)).await;
+    }
+}
+
+async fn look(context: &Context, connection: &mut Option<Depths>) {
+    let looked = tokio::time::timeout(LOOK_WITHIN, figures(&context.pool)).await;
+    match looked.unwrap_or(Err(StoreError::TimedOut)) {
+        Ok(figures) => show(context, &figures).await,
+        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures from the books"),
+    }
+    let looked = tokio::time::timeout(LOOK_WITHIN, depths(context, connection)).await;
+    if let Err(error) = looked.unwrap_or(Err(BrokerError::TimedOut(LOOK_WITHIN))) {
+        *connection = None;
+        tracing::debug!(error = &error as &dyn std::error::Error, "no figures from the broker");
     }
 }
 

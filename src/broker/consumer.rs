@@ -4,7 +4,7 @@
 //! without a word (a panic) sends its messages to a retry tier; a message that has failed before travels alone, so a
 //! poisonous one cannot take its neighbours with it.
 
-use std::{collections::VecDeque, future::Future, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 use lapin::{
@@ -13,12 +13,17 @@ use lapin::{
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    ATTEMPT_HEADER, Broker, BrokerError, Exchange, History, Outgoing, Publisher, Queue, Rebuild, acks::Acks, close,
-    set_up,
+    ATTEMPT_HEADER, Broker, BrokerError, Exchange, History, Outgoing, Publisher, Queue, Rebuild,
+    acks::Acks,
+    close, set_up,
+    watchdog::{Watchdog, looks},
 };
 use crate::{
     clock::Clock,
@@ -27,6 +32,8 @@ use crate::{
 
 /// Longer than any batch that is well, calls to the acquirer included.
 const LONGEST_BATCH: Duration = Duration::from_secs(120);
+/// A consumer that has lived as long was well: the next rebuild begins without a wait.
+const WAS_WELL: Duration = Duration::from_secs(10);
 const CONSUMER_TAG: &str = "tolom";
 /// A longer reason says no more, and headers should stay small.
 const REASON_CHARS: usize = 500;
@@ -70,6 +77,7 @@ pub struct Message {
 enum Settled {
     Done(u64),
     Return(u64, Parcel, Verdict),
+    Left(u64, Parcel),
 }
 
 impl std::ops::Deref for Message {
@@ -83,7 +91,10 @@ impl std::ops::Deref for Message {
 impl Message {
     /// Settles the message. The acknowledgement follows on its own.
     pub fn settle(mut self, verdict: Verdict) {
-        self.send(verdict);
+        self.send(|tag, parcel| match verdict {
+            Verdict::Done => Settled::Done(tag),
+            other => Settled::Return(tag, parcel, other),
+        });
     }
 
     /// Whether the session it came with is gone: the broker delivers it again, and nothing said of it here counts.
@@ -91,26 +102,25 @@ impl Message {
         self.settled.as_ref().is_none_or(mpsc::Sender::is_closed)
     }
 
-    /// Leaves the message unacknowledged: the broker delivers it again once this session ends.
+    /// Leaves the message for later, untried. A session that ends has the broker deliver it again; one that goes on
+    /// sends it through the last retry tier, which costs it none of its attempts and none of the broker's deliveries.
     pub fn leave(mut self) {
-        self.settled.take();
+        self.send(Settled::Left);
     }
 
-    fn send(&mut self, verdict: Verdict) {
+    fn send(&mut self, settle: impl FnOnce(u64, Parcel) -> Settled) {
         let Some(settled) = self.settled.take() else { return };
         let parcel = std::mem::take(&mut self.parcel);
         // There is a place for every verdict of every message in hand. A session that is gone redelivers what it had
         // not acknowledged.
-        let _ = settled.try_send(match verdict {
-            Verdict::Done => Settled::Done(self.tag),
-            other => Settled::Return(self.tag, parcel, other),
-        });
+        let _ = settled.try_send(settle(self.tag, parcel));
     }
 }
 
 impl Drop for Message {
     fn drop(&mut self) {
-        self.send(Verdict::Retry("its handler ended without a word".to_owned()));
+        let verdict = Verdict::Retry("its handler ended without a word".to_owned());
+        self.send(|tag, parcel| Settled::Return(tag, parcel, verdict));
     }
 }
 
@@ -169,6 +179,12 @@ impl Source {
     const fn name(self) -> &'static str {
         if self.dead { self.reading.queue.dead_name() } else { self.reading.queue.name() }
     }
+
+    /// The name at the broker.
+    fn queue(self, broker: &Broker) -> String {
+        let names = broker.names();
+        if self.dead { names.dead(self.reading.queue) } else { names.queue(self.reading.queue) }
+    }
 }
 
 async fn supervise<H: Handler>(
@@ -180,21 +196,19 @@ async fn supervise<H: Handler>(
 ) {
     let queue = source.name();
     let mut rebuild = Rebuild::new();
-    let alive = metrics::gauge!("tolom_consumers_alive", "queue" => queue);
-    alive.set(0.0);
+    // Shown as none rather than not at all while the broker has not been reached yet.
+    metrics::gauge!("tolom_consumers_alive", "queue" => queue).increment(0.0);
     metrics::counter!("tolom_worker_panics_total", "worker" => queue).increment(0);
+    for reason in BrokerError::WORDS {
+        rebuilds(queue, reason).increment(0);
+    }
     while !stop.is_cancelled() {
         let result = match set_up(Session::open(&broker, &publisher, source)).await {
-            Ok(mut session) => {
-                alive.increment(1.0);
-                rebuild.reset();
-                let result = session.run(&handler, &stop).await;
-                alive.decrement(1.0);
-                session.end(result).await
-            }
+            Ok(session) => session.live(&handler, &stop, &mut rebuild).await,
             Err(error) => Err(error),
         };
         if let Err(error) = result {
+            rebuilds(queue, error.word()).increment(1);
             tracing::warn!(queue, error = &error as &dyn std::error::Error, "consumer ended, rebuilding");
             tokio::select! {
                 () = rebuild.wait() => {}
@@ -204,17 +218,46 @@ async fn supervise<H: Handler>(
     }
 }
 
+fn rebuilds(queue: &'static str, reason: &'static str) -> metrics::Counter {
+    metrics::counter!("tolom_consumer_rebuilds_total", &[("queue", queue), ("reason", reason)])
+}
+
+/// Counts a consumer for as long as it lives, however it ends.
+struct Alive(metrics::Gauge);
+
+impl Alive {
+    fn new(queue: &'static str) -> Self {
+        let gauge = metrics::gauge!("tolom_consumers_alive", "queue" => queue);
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
 /// One life of a consumer: a connection, a channel, and everything that is lost with them.
 struct Session {
     source: Source,
     connection: lapin::Connection,
     channel: Channel,
+    /// A channel of the watchdog's own.
+    watched: Channel,
     deliveries: lapin::Consumer,
+    /// Deliveries ever.
+    delivered: u64,
     /// Received, not handed out yet.
     waiting: VecDeque<Message>,
     /// One permit a batch.
     places: Arc<Semaphore>,
     batches: TaskTracker,
+    /// Cuts the batches that hang when the session has ended.
+    cut: CancellationToken,
+    /// Whether what is left goes back to the broker with the session.
+    ending: bool,
     settled: mpsc::Sender<Settled>,
     verdicts: mpsc::Receiver<Settled>,
     acks: Acks,
@@ -227,21 +270,25 @@ impl Session {
         let connection = broker.connect(&format!("consumer {}", source.name())).await?;
         let channel = connection.create_channel().await?;
         channel.basic_qos(reading.prefetch, BasicQosOptions::default()).await?;
-        let names = broker.names();
-        let queue = if source.dead { names.dead(reading.queue) } else { names.queue(reading.queue) };
+        let queue = source.queue(broker);
         let deliveries = channel
             .basic_consume(queue.into(), CONSUMER_TAG.into(), BasicConsumeOptions::default(), FieldTable::default())
             .await?;
+        let watched = connection.create_channel().await?;
         // A message is settled at most twice: once by its handler, and once when it has been sent elsewhere.
         let (settled, verdicts) = mpsc::channel(2 * usize::from(reading.prefetch));
         Ok(Self {
             source,
             connection,
             channel,
+            watched,
             deliveries,
+            delivered: 0,
             waiting: VecDeque::new(),
             places: Arc::new(Semaphore::new(reading.concurrency)),
             batches: TaskTracker::new(),
+            cut: CancellationToken::new(),
+            ending: false,
             settled,
             verdicts,
             acks: Acks::default(),
@@ -249,9 +296,30 @@ impl Session {
         })
     }
 
-    /// Works until `stop` (`Ok`) or until the broker ends it.
+    /// Works until `stop` (`Ok`) or until it is to be rebuilt, and ends in order.
+    async fn live<H: Handler>(
+        mut self,
+        handler: &Arc<H>,
+        stop: &CancellationToken,
+        rebuild: &mut Rebuild,
+    ) -> Result<(), BrokerError> {
+        let alive = Alive::new(self.source.name());
+        let began = Instant::now();
+        let result = self.run(handler, stop).await;
+        drop(alive);
+        if began.elapsed() >= WAS_WELL {
+            rebuild.reset();
+        }
+        self.end(result).await
+    }
+
+    /// Works until `stop` (`Ok`), until the broker ends it, or until the watchdog finds it dead.
     async fn run<H: Handler>(&mut self, handler: &Arc<H>, stop: &CancellationToken) -> Result<(), BrokerError> {
         let in_flight = metrics::gauge!("tolom_worker_in_flight", "queue" => self.source.name());
+        let broker = &self.returns.broker;
+        let every = Duration::from_secs(broker.settings().watchdog_s);
+        let mut looks = pin!(looks(self.watched.clone(), self.source.queue(broker), every));
+        let mut watchdog = Watchdog::default();
         loop {
             in_flight.set(self.acks.outstanding() as f64);
             let place = Arc::clone(&self.places).acquire_owned();
@@ -262,6 +330,7 @@ impl Session {
                 delivery = self.deliveries.next() => {
                     self.receive(delivery.ok_or(BrokerError::Ended)??)?;
                 }
+                Some(look) = looks.next() => watchdog.judge(look?, self.acks.outstanding(), self.delivered)?,
                 Ok(place) = place, if !self.waiting.is_empty() => self.dispatch(handler, place),
             }
         }
@@ -272,6 +341,7 @@ impl Session {
         let mut next = Some(first);
         while let Some(delivery) = next {
             self.acks.delivered(delivery.delivery_tag);
+            self.delivered += 1;
             let settled = Some(self.settled.clone());
             let tag = delivery.delivery_tag;
             self.waiting.push_back(Message { parcel: parcel(delivery, self.source.dead), tag, settled });
@@ -287,14 +357,13 @@ impl Session {
         let batch = self.source.reading.batch;
         let fresh = self.waiting.iter().take(batch).take_while(|message| !alone(message)).count();
         let batch: Vec<_> = self.waiting.drain(..fresh.max(1)).collect();
-        let handler = Arc::clone(handler);
+        let (handler, cut) = (Arc::clone(handler), self.cut.clone());
+        let supervisor = self.returns.broker.supervisor().clone();
         let queue = self.source.name();
         self.batches.spawn(async move {
-            let started = tokio::time::Instant::now();
-            if std::panic::AssertUnwindSafe(handler.handle(batch)).catch_unwind().await.is_err() {
-                metrics::counter!("tolom_worker_panics_total", "worker" => queue).increment(1);
-                tracing::error!(queue, "a handler panicked; its messages are retried one by one");
-            }
+            let started = Instant::now();
+            // After a panic its messages are retried one by one.
+            cut.run_until_cancelled(supervisor.attempt(queue, handler.handle(batch))).await;
             let seconds = started.elapsed().as_secs_f64();
             metrics::histogram!("tolom_worker_duration_seconds", "queue" => queue).record(seconds);
             drop(place);
@@ -312,7 +381,10 @@ impl Session {
                 }
                 // Everything that is not acknowledged comes back once this session has ended.
                 Settled::Return(..) if self.source.dead => return Err(BrokerError::Unparked),
+                Settled::Left(..) if self.source.dead && !self.ending => return Err(BrokerError::Unparked),
                 Settled::Return(tag, parcel, verdict) => self.returns.send(tag, parcel, verdict, self.settled.clone()),
+                Settled::Left(..) if self.ending => "left",
+                Settled::Left(tag, parcel) => self.returns.postpone(tag, parcel, self.settled.clone()),
             };
             let queue = self.source.name();
             metrics::counter!("tolom_worker_messages_total", "queue" => queue, "result" => word).increment(1);
@@ -327,13 +399,19 @@ impl Session {
     /// Ends the session. After a `stop`, what the handlers hold is finished and acknowledged first, and the rest is
     /// put back; after a failure there is no channel left to do that on, and the broker redelivers.
     async fn end(mut self, result: Result<(), BrokerError>) -> Result<(), BrokerError> {
+        self.ending = true;
         self.waiting.drain(..).for_each(Message::leave);
         self.batches.close();
         if result.is_err() {
             // Handlers that wait for something learn that they need not.
             self.verdicts.close();
-            // What hangs holds nothing of this session any more; its messages are delivered again.
-            let _ = tokio::time::timeout(LONGEST_BATCH, self.batches.wait()).await;
+            // What hangs is delivered again, so it is cut rather than left to pile up with what the next sessions take.
+            // That costs no more than the end of the process at the same place would.
+            let finished = tokio::time::timeout(LONGEST_BATCH, self.batches.wait()).await.is_ok();
+            self.cut.cancel();
+            if !finished {
+                tracing::warn!(queue = self.source.name(), "cut batches that did not end");
+            }
             close(&self.connection).await;
             return result;
         }
@@ -402,19 +480,45 @@ impl Returns {
             reason = message.reason,
             "{word}"
         );
-        let publisher = self.publisher.clone();
-        tokio::spawn(async move {
-            let mut pause = Rebuild::new();
-            // Once the session is gone the broker redelivers the message, and it is judged anew.
-            while !settled.is_closed() {
-                if publisher.publish_with(message.clone(), history.to_headers()).await.is_ok() {
-                    let _ = settled.send(Settled::Done(tag)).await;
-                    return;
-                }
-                pause.wait().await;
-            }
-        });
+        self.publish(tag, message, history, settled);
         word
+    }
+
+    /// Sends the message through the last retry tier as it came.
+    fn postpone(&self, tag: u64, parcel: Parcel, settled: mpsc::Sender<Settled>) -> &'static str {
+        let delay_ms = self.broker.settings().retry_delays_ms.last().copied().unwrap_or_default();
+        let message = Outgoing {
+            exchange: Exchange::Direct,
+            routing_key: self.broker.names().tier(self.queue, delay_ms),
+            message_id: parcel.id,
+            body: parcel.body,
+            attempt: parcel.attempt,
+            reason: None,
+            traceparent: parcel.traceparent,
+            mandatory: true,
+        };
+        self.publish(tag, message, parcel.history, settled);
+        "postponed"
+    }
+
+    fn publish(&self, tag: u64, message: Outgoing, history: History, settled: mpsc::Sender<Settled>) {
+        let returns = self.clone();
+        tokio::spawn(async move {
+            let supervisor = returns.broker.supervisor();
+            supervisor.keep("returns", || returns.publish_at_last(tag, &message, &history, &settled)).await;
+        });
+    }
+
+    async fn publish_at_last(&self, tag: u64, message: &Outgoing, history: &History, settled: &mpsc::Sender<Settled>) {
+        let mut pause = Rebuild::new();
+        // Once the session is gone the broker redelivers the message, and it is judged anew.
+        while !settled.is_closed() {
+            if self.publisher.publish_with(message.clone(), history.to_headers()).await.is_ok() {
+                let _ = settled.send(Settled::Done(tag)).await;
+                return;
+            }
+            pause.wait().await;
+        }
     }
 
     /// What is sent, what it has been through by now, and what that is called.

@@ -6,21 +6,25 @@
 mod acks;
 mod consumer;
 mod history;
+mod lane;
 pub mod live;
 mod publisher;
 mod tap;
 mod topology;
+mod watchdog;
 
 use std::{sync::Arc, time::Duration};
 
 pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume, consume_dead_letters};
 pub use history::History;
+pub use lane::Lane;
 use lapin::{Connection, ConnectionProperties};
-pub use publisher::{Exchange, Outgoing, PublishError, Publisher};
+pub use publisher::{Exchange, Link, Outgoing, PublishError, Publisher};
 pub use tap::{Arrival, Tap};
 pub use topology::{Depths, Finding, Names, Queue, apply, peek_dead_letters, remove, verify};
+pub use watchdog::Complaint;
 
-use crate::config;
+use crate::{config, supervision::Supervisor};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -44,19 +48,44 @@ pub enum BrokerError {
     /// A dead letter was not parked: it stays at the broker, and is delivered again.
     #[error("a dead letter was not parked")]
     Unparked,
+    /// The watchdog found a consumer dead that believed itself well.
+    #[error("the consumer is not well")]
+    Unwell(#[from] Complaint),
 }
 
-/// How to reach the broker, and what things are called there.
+impl BrokerError {
+    /// Every word for metrics.
+    const WORDS: [&str; 6] = ["error", "ended", "unparked", "silent", "missing", "stalled"];
+
+    /// The word for metrics.
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Amqp(_) | Self::TimedOut(_) => "error",
+            Self::Ended => "ended",
+            Self::Unparked => "unparked",
+            Self::Unwell(complaint) => complaint.word(),
+        }
+    }
+}
+
+/// How to reach the broker, what things are called there, and who watches over what runs on it.
 #[derive(Debug, Clone)]
 pub struct Broker {
     settings: Arc<config::Broker>,
     names: Names,
+    supervisor: Supervisor,
 }
 
 impl Broker {
     /// A broker by these settings; nothing is connected yet.
     pub fn new(settings: &config::Broker) -> Self {
-        Self { names: Names::new(&settings.prefix), settings: Arc::new(settings.clone()) }
+        let supervisor = Supervisor::default();
+        Self { names: Names::new(&settings.prefix), settings: Arc::new(settings.clone()), supervisor }
+    }
+
+    /// Who watches over the tasks of this process.
+    pub const fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
     }
 
     /// What things are called.

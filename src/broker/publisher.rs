@@ -4,18 +4,11 @@
 //! is settled only when all its confirms are in. That matters: lapin hands a returned message to whichever confirm
 //! comes next, so returns are matched here, by `message_id`, over the whole window.
 //!
-//! A confirm waits for every queue that took the message. Settlement entries go to a stream too, and a stream can be
-//! without a writer while everything else is well (RabbitMQ 3.10 after a crash), so they have a lane of their own: a
-//! stream that is away holds up finance, never a payment.
+//! A confirm waits for every queue that took the message, and a queue can be away while everything else is well (a
+//! stream without a writer, a quorum queue without its quorum). So each queue has a [`Lane`] of its own: one that is
+//! away holds up finance, say, and never a payment.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt, future::try_join_all};
 use lapin::{
@@ -24,17 +17,20 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use tokio::{
-    sync::{Mutex, mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot, watch},
     time::Instant,
 };
 use uuid::Uuid;
 
-use super::{ATTEMPT_HEADER, Broker, BrokerError, CLOSE_TIMEOUT, REASON_HEADER, Rebuild, close, set_up, topology};
+use super::{
+    ATTEMPT_HEADER, Broker, BrokerError, CLOSE_TIMEOUT, Lane, REASON_HEADER, Rebuild, close, set_up, topology,
+};
 use crate::contracts::Topic;
 
-/// Windows in flight at once, each on its own channel, beside the one of settlement entries.
-const LANES: usize = 4;
+/// Windows in flight at once on a lane, each on its own channel: while one is confirmed, the next one goes out.
+const WINDOWS: usize = 2;
 const WINDOW: usize = 500;
+/// Messages waiting on a lane.
 const WAITING: usize = 20_000;
 
 /// Where a message is published to.
@@ -109,30 +105,49 @@ struct Job {
     reply: oneshot::Sender<Result<(), PublishError>>,
 }
 
+/// How it stands with the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// There is no connection.
+    Away,
+    /// It is there and takes messages.
+    Up,
+    /// It is there and takes none: a memory or disk alarm (`connection.blocked`).
+    Blocked,
+}
+
 /// Publishes messages, from any task. Clones share the connection; it closes when the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Publisher {
-    jobs: mpsc::Sender<Job>,
-    settlement: mpsc::Sender<Job>,
-    connected: Arc<AtomicBool>,
+    lanes: Arc<[mpsc::Sender<Job>]>,
+    link: watch::Receiver<Link>,
     timeout: Duration,
 }
 
 impl Publisher {
     /// Starts the task that keeps the connection.
     pub fn start(broker: Broker) -> Self {
-        let (jobs, waiting) = mpsc::channel(WAITING);
-        let (settlement, entries) = mpsc::channel(WAITING);
-        let connected = Arc::new(AtomicBool::new(false));
+        let (lanes, waiting): (Vec<_>, Vec<_>) = (0..Lane::COUNT)
+            .map(|_| mpsc::channel(WAITING))
+            .map(|(jobs, waiting)| (jobs, Arc::new(Mutex::new(waiting))))
+            .unzip();
+        let (shown, link) = watch::channel(Link::Away);
         let timeout = Duration::from_millis(broker.settings().publish_timeout_ms);
-        let waiting = Waiting { jobs: Arc::new(Mutex::new(waiting)), settlement: Arc::new(Mutex::new(entries)) };
-        tokio::spawn(supervise(broker, waiting, Arc::clone(&connected)));
-        Self { jobs, settlement, connected, timeout }
+        tokio::spawn(async move {
+            let supervisor = broker.supervisor().clone();
+            supervisor.keep("publisher", || supervise(&broker, &waiting, &shown)).await;
+        });
+        Self { lanes: lanes.into(), link, timeout }
     }
 
     /// Whether the broker is there and takes messages. A hint: it may be gone the next moment.
     pub fn is_connected(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
+        self.link() == Link::Up
+    }
+
+    /// How it stands with the broker.
+    pub fn link(&self) -> Link {
+        *self.link.borrow()
     }
 
     /// Publishes one message; it is stored at the broker when this is `Ok`.
@@ -144,11 +159,10 @@ impl Publisher {
     pub(super) async fn publish_with(&self, message: Outgoing, headers: FieldTable) -> Result<(), PublishError> {
         let deadline = Instant::now() + self.timeout;
         let (reply, answer) = oneshot::channel();
-        let entry = message.routing_key == Topic::SettlementEntry.routing_key();
-        let lane = if entry { &self.settlement } else { &self.jobs };
+        let lane = Lane::of_message(&message).index();
         let job = Job { message, headers, deadline, reply };
         let publish = async {
-            lane.send(job).await.map_err(|_| PublishError::Unconfirmed)?;
+            self.lanes[lane].send(job).await.map_err(|_| PublishError::Unconfirmed)?;
             answer.await.unwrap_or(Err(PublishError::Unconfirmed))
         };
         let result = tokio::time::timeout_at(deadline, publish).await.unwrap_or(Err(PublishError::Unconfirmed));
@@ -170,47 +184,46 @@ impl Publisher {
 
 type Jobs = Arc<Mutex<mpsc::Receiver<Job>>>;
 
-/// What waits to be published.
-struct Waiting {
-    jobs: Jobs,
-    settlement: Jobs,
-}
-
 /// Keeps a connection until every publisher is dropped.
-async fn supervise(broker: Broker, waiting: Waiting, connected: Arc<AtomicBool>) {
+async fn supervise(broker: &Broker, waiting: &[Jobs], link: &watch::Sender<Link>) {
     let mut rebuild = Rebuild::new();
     loop {
-        match session(&broker, &waiting, &connected, &mut rebuild).await {
-            Ok(()) => return,
+        // Also what a panic has left behind.
+        show(link, Link::Away);
+        match session(broker, waiting, link, &mut rebuild).await {
+            Ok(()) => return show(link, Link::Away),
             Err(error) => {
-                connected.store(false, Ordering::Relaxed);
+                show(link, Link::Away);
                 tracing::warn!(error = &error as &dyn std::error::Error, "publisher lost the broker, rebuilding");
             }
         }
         rebuild.wait().await;
-        if waiting.jobs.lock().await.is_closed() {
+        if link.is_closed() {
             return;
         }
     }
 }
 
+fn show(link: &watch::Sender<Link>, now: Link) {
+    metrics::gauge!("tolom_broker_blocked").set(if now == Link::Blocked { 1.0 } else { 0.0 });
+    link.send_replace(now);
+}
+
 async fn session(
     broker: &Broker,
-    waiting: &Waiting,
-    connected: &Arc<AtomicBool>,
+    waiting: &[Jobs],
+    link: &watch::Sender<Link>,
     rebuild: &mut Rebuild,
 ) -> Result<(), BrokerError> {
     let connection = set_up(open(broker)).await?;
-    connected.store(true, Ordering::Relaxed);
+    show(link, Link::Up);
     rebuild.reset();
-    let entries = lane(broker, &connection, &waiting.settlement);
-    let lanes = (0..LANES).map(|_| lane(broker, &connection, &waiting.jobs));
-    let all = async { tokio::try_join!(try_join_all(lanes), entries) };
+    let windows = waiting.iter().flat_map(|jobs| [jobs; WINDOWS]);
+    let lanes = windows.map(|jobs| lane(broker, &connection, jobs, link.subscribe()));
     tokio::select! {
-        ended = all => ended.map(drop)?,
-        error = watch(&connection, connected) => return Err(error),
+        ended = try_join_all(lanes) => ended.map(drop)?,
+        error = watch(&connection, link) => return Err(error),
     }
-    connected.store(false, Ordering::Relaxed);
     close(&connection).await;
     Ok(())
 }
@@ -223,21 +236,17 @@ async fn open(broker: &Broker) -> Result<Connection, BrokerError> {
 }
 
 /// Ends when the connection breaks; shows `connection.blocked` (a memory or disk alarm at the broker) meanwhile.
-async fn watch(connection: &Connection, connected: &AtomicBool) -> BrokerError {
-    let blocked = metrics::gauge!("tolom_broker_blocked");
-    blocked.set(0.0);
+async fn watch(connection: &Connection, link: &watch::Sender<Link>) -> BrokerError {
     let mut events = Box::pin(connection.events_listener());
     while let Some(event) = events.next().await {
         match event {
             Event::ConnectionBlocked(reason) => {
                 tracing::warn!(reason, "the broker blocks publishing");
-                blocked.set(1.0);
-                connected.store(false, Ordering::Relaxed);
+                show(link, Link::Blocked);
             }
             Event::ConnectionUnblocked => {
                 tracing::info!("the broker takes messages again");
-                blocked.set(0.0);
-                connected.store(true, Ordering::Relaxed);
+                show(link, Link::Up);
             }
             Event::Error(error) => return BrokerError::Amqp(error),
             _ => {}
@@ -247,15 +256,23 @@ async fn watch(connection: &Connection, connected: &AtomicBool) -> BrokerError {
 }
 
 /// Publishes window after window; `Ok` once every publisher is dropped.
-async fn lane(broker: &Broker, connection: &Connection, waiting: &Jobs) -> Result<(), BrokerError> {
+async fn lane(
+    broker: &Broker,
+    connection: &Connection,
+    waiting: &Jobs,
+    mut link: watch::Receiver<Link>,
+) -> Result<(), BrokerError> {
     loop {
         let channel = set_up(async { Ok(connection.create_channel().await?) }).await?;
         set_up(async { Ok(channel.confirm_select(ConfirmSelectOptions::default()).await?) }).await?;
         // A channel with a window that broke is done for: late confirms must not meet a new window.
-        match windows(broker, &channel, waiting).await {
+        match windows(broker, &channel, waiting, &mut link).await {
             Ok(()) => return Ok(()),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a window was not confirmed");
+                // While the broker blocks, nothing is written: neither this nor a new channel would get through. A
+                // connection that is torn down for that would only come back to be blocked again.
+                unblocked(&mut link).await;
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, channel.close(200, "unconfirmed".into())).await;
             }
         }
@@ -265,9 +282,21 @@ async fn lane(broker: &Broker, connection: &Connection, waiting: &Jobs) -> Resul
     }
 }
 
-async fn windows(broker: &Broker, channel: &Channel, waiting: &Jobs) -> Result<(), BrokerError> {
+/// Waits while the broker blocks.
+async fn unblocked(link: &mut watch::Receiver<Link>) {
+    // An error means that nobody shows it any more, and then this lane ends too.
+    let _ = link.wait_for(|link| *link != Link::Blocked).await;
+}
+
+async fn windows(
+    broker: &Broker,
+    channel: &Channel,
+    waiting: &Jobs,
+    link: &mut watch::Receiver<Link>,
+) -> Result<(), BrokerError> {
     let mut window = Vec::with_capacity(WINDOW);
     loop {
+        unblocked(link).await;
         if waiting.lock().await.recv_many(&mut window, WINDOW).await == 0 {
             return Ok(());
         }

@@ -110,11 +110,12 @@ sections! {
     /// RabbitMQ.
     Broker {
         url: Secret, prefix: String, publish_timeout_ms: u64, retry_delays_ms: Vec<u32>, max_attempts: u32, max_queue_length: u32,
+        watchdog_s: u64,
     }
     /// The HTTP intake.
     Intake {
         listen: String, public_url: String, max_body_bytes: usize, max_in_flight: usize, lookups_per_minute: u32,
-        trust_forwarded_for: bool, idempotency_keep_days: u32,
+        trust_forwarded_for: bool, idempotency_keep_days: u32, max_outbox_rows: u64,
     }
     /// The port for operators.
     Admin { listen: String }
@@ -224,6 +225,8 @@ impl Config {
         need(self.database.max_connections >= 2, "database.max_connections", "at least 2")?;
         need(!self.broker.retry_delays_ms.is_empty(), "broker.retry_delays_ms", "at least one delay")?;
         need(self.broker.publish_timeout_ms > 0, "broker.publish_timeout_ms", "at least 1")?;
+        need((1..=300).contains(&self.broker.watchdog_s), "broker.watchdog_s", "1 to 300")?;
+        need(self.intake.max_outbox_rows > 0, "intake.max_outbox_rows", "at least 1")?;
         for (name, batching) in [
             ("authorize", &self.authorize),
             ("record", &self.record),

@@ -4,9 +4,8 @@
 //! the next batch: the batch size follows the load by itself. A request in the queue proceeds although its client may
 //! have gone.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures::FutureExt;
 use sqlx::PgPool;
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
@@ -14,11 +13,12 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::problem::Problem;
+use super::{limits::shed, problem::Problem};
 use crate::{
     clock::Clock,
     relay::Relay,
     store::accept::{Acceptance, NewPayment, Refusal, accept},
+    supervision::Supervisor,
 };
 
 /// Members of one transaction at most.
@@ -43,13 +43,19 @@ pub(super) struct Batcher {
 
 impl Batcher {
     /// Starts the tasks. At most `capacity` requests wait.
-    pub(super) fn start(pool: PgPool, clock: Clock, relay: Relay, capacity: usize) -> Self {
+    pub(super) fn start(pool: PgPool, clock: Clock, relay: Relay, capacity: usize, supervisor: &Supervisor) -> Self {
         let (queue, taken) = mpsc::channel(capacity);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let taken = Arc::new(Mutex::new(taken));
         for _ in 0..TASKS {
-            let worker = Worker { pool: pool.clone(), clock: clock.clone(), relay: relay.clone() };
-            tasks.spawn(worker.run(taken.clone(), stop.clone()));
+            let worker = Worker {
+                pool: pool.clone(),
+                clock: clock.clone(),
+                relay: relay.clone(),
+                supervisor: supervisor.clone(),
+            };
+            let (taken, stop) = (Arc::clone(&taken), stop.clone());
+            tasks.spawn(async move { worker.supervisor.keep("intake batches", || worker.run(&taken, &stop)).await });
         }
         tasks.close();
         Self { queue, stop, tasks }
@@ -60,7 +66,7 @@ impl Batcher {
     pub(super) async fn submit(&self, request: NewPayment) -> Result<Acceptance, Problem> {
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + DEADLINE;
-        self.queue.try_send(Waiting { request, deadline, answer }).map_err(|_| Problem::overloaded())?;
+        self.queue.try_send(Waiting { request, deadline, answer }).map_err(|_| shed("batches"))?;
         match tokio::time::timeout_at(deadline, answered).await {
             Ok(Ok(acceptance)) => Ok(acceptance),
             Ok(Err(_)) | Err(_) => Err(Problem::unavailable()),
@@ -78,10 +84,11 @@ struct Worker {
     pool: PgPool,
     clock: Clock,
     relay: Relay,
+    supervisor: Supervisor,
 }
 
 impl Worker {
-    async fn run(self, queue: Arc<Mutex<mpsc::Receiver<Waiting>>>, stop: CancellationToken) {
+    async fn run(&self, queue: &Mutex<mpsc::Receiver<Waiting>>, stop: &CancellationToken) {
         loop {
             let mut batch = Vec::new();
             {
@@ -110,13 +117,13 @@ impl Worker {
         let (requests, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|waiting| (waiting.request, waiting.answer)).unzip();
         // A panic must cost one batch, not the task that takes from the queue.
-        let accepted = AssertUnwindSafe(accept(&self.pool, self.clock.now(), &requests)).catch_unwind().await;
-        let results = match accepted {
-            Ok(Ok(accepted)) => {
+        let accepting = accept(&self.pool, self.clock.now(), &requests);
+        let results = match self.supervisor.attempt("intake batches", accepting).await {
+            Some(Ok(accepted)) => {
                 self.relay.announce(accepted.outbox);
                 accepted.results
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     batch = answers.len(),
@@ -124,7 +131,7 @@ impl Worker {
                 );
                 vec![Acceptance::Refused(Refusal::Unavailable); answers.len()]
             }
-            Err(_) => vec![Acceptance::Refused(Refusal::Internal); answers.len()],
+            None => vec![Acceptance::Refused(Refusal::Internal); answers.len()],
         };
         for (answer, result) in answers.into_iter().zip(results) {
             metrics::counter!("tolom_payments_submitted_total", "result" => word(&result)).increment(1);

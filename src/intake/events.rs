@@ -16,7 +16,7 @@ use tokio::sync::{
 };
 use uuid::Uuid;
 
-use super::{Intake, extract::PaymentId, problem::Problem, wire::PaymentState};
+use super::{Intake, extract::PaymentId, limits::shed, problem::Problem, wire::PaymentState};
 use crate::{live::LiveNews, payment::PublicStatus, store::payments};
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
         (status = 503, body = Problem, content_type = "application/problem+json", description = "`overloaded`; see Retry-After"),
     ))]
 pub(super) async fn events(State(intake): State<Intake>, PaymentId(id): PaymentId) -> Result<Response, Problem> {
-    let permit = intake.streams.clone().try_acquire_owned().map_err(|_| Problem::overloaded())?;
+    let permit = intake.streams.clone().try_acquire_owned().map_err(|_| shed("streams"))?;
     // Before the row is read, so that nothing falls between the two.
     let news = intake.live.subscribe();
     let payment = payments::read(&intake.pool, id).await?.ok_or_else(Problem::payment_unknown)?;

@@ -1,5 +1,7 @@
 //! What handlers take from a request, refused with a problem that names the member at fault.
 
+use std::time::Duration;
+
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request},
@@ -11,6 +13,9 @@ use uuid::Uuid;
 
 use super::{Intake, problem::Problem};
 use crate::payment::PaymentCode;
+
+/// From the end of the headers to the end of the body. Who sends a byte now and then would hold a place for nothing.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// A JSON body of at most `intake.max_body_bytes`.
 pub(super) struct ApiJson<T>(pub(super) T);
@@ -38,7 +43,11 @@ async fn read_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
     if length.is_some_and(|length: usize| length > limit) {
         return Err(Problem::too_large(limit));
     }
-    match http_body_util::Limited::new(request.into_body(), limit).collect().await {
+    let body = http_body_util::Limited::new(request.into_body(), limit).collect();
+    let Ok(body) = tokio::time::timeout(BODY_WITHIN, body).await else {
+        return Err(Problem::slow_body(BODY_WITHIN.as_secs()));
+    };
+    match body {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::too_large(limit)),
         Err(_) => Err(Problem::unfinished_body()),

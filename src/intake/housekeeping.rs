@@ -12,10 +12,10 @@ const EVERY: Duration = Duration::from_secs(60);
 const KEYS_AT_ONCE: u64 = 5_000;
 
 /// Clears away, every minute, until stopped. Several intakes may do so at once.
-pub(super) async fn run(intake: Intake, stop: CancellationToken) {
+pub(super) async fn run(intake: &Intake, stop: &CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
         // A lock that is not given is tried again next time: nothing here is urgent.
-        if let Err(error) = round(&intake).await {
+        if let Some(Err(error)) = stop.run_until_cancelled(round(intake)).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "housekeeping has to wait");
         }
     }

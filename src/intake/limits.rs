@@ -1,9 +1,9 @@
-//! Limits: requests in progress, their time, and how often an address may ask.
+//! Limits: requests in progress, their time, what waits to be published, and how often an address may ask.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -18,7 +18,10 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::{Intake, problem::Problem};
+use crate::store::outbox;
 
 /// From the end of the headers to the start of the answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -30,10 +33,57 @@ const FORGET_EVERY: u32 = 10_000;
 /// Answers 503 at once when too much is in progress, and after a time when a request takes too long. An event stream
 /// counts until its first byte; it has a bound of its own.
 pub(super) async fn shed_and_time_out(State(intake): State<Intake>, request: Request, next: Next) -> Response {
-    let Ok(_permit) = intake.in_flight.try_acquire() else { return Problem::overloaded().into_response() };
+    let Ok(_permit) = intake.in_flight.try_acquire() else { return shed("requests").into_response() };
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::unavailable().into_response(),
+    }
+}
+
+/// Refuses a request for now, because there is too much of something.
+pub(super) fn shed(of: &'static str) -> Problem {
+    count_shed(of, 1);
+    Problem::overloaded()
+}
+
+/// Shows what has not been shed yet, too: a series that begins at one does not look like a change.
+pub(super) fn show_shed() {
+    ["requests", "batches", "streams", "outbox"].into_iter().for_each(|of| count_shed(of, 0));
+}
+
+fn count_shed(of: &'static str, requests: u64) {
+    metrics::counter!("tolom_requests_shed_total", "reason" => of).increment(requests);
+}
+
+/// How often the outbox is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether more waits to be published than may: the broker has been away, in alarm or full for long.
+#[derive(Debug, Default)]
+pub(super) struct Backlog(AtomicBool);
+
+impl Backlog {
+    /// Looks at the outbox every second until `stop`.
+    pub(super) async fn watch(intake: &Intake, stop: &CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+            // Without a database nothing is accepted anyway.
+            let Some(Ok(rows)) = stop.run_until_cancelled(outbox::estimate(&intake.pool)).await else { continue };
+            let full = rows >= intake.config.intake.max_outbox_rows;
+            if intake.backlog.0.swap(full, Ordering::Relaxed) != full {
+                tracing::warn!(rows, full, "the outbox is full, or has room again");
+            }
+        }
+    }
+}
+
+/// Lets a new payment in while the outbox has room for it; stands before the body, which is not even read otherwise.
+pub(super) struct Admitted;
+
+impl FromRequestParts<Intake> for Admitted {
+    type Rejection = Problem;
+
+    async fn from_request_parts(_: &mut Parts, intake: &Intake) -> Result<Self, Problem> {
+        if intake.backlog.0.load(Ordering::Relaxed) { Err(shed("outbox").after_a_while()) } else { Ok(Self) }
     }
 }
 

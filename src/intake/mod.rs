@@ -32,7 +32,7 @@ pub use openapi::openapi;
 pub use problem::PROBLEM_BASE;
 pub use server::serve;
 
-use crate::{clock::Clock, config::Config, live::LiveFeed, relay::Relay};
+use crate::{clock::Clock, config::Config, live::LiveFeed, relay::Relay, supervision::Supervisor};
 
 /// What every handler shares.
 #[derive(Clone)]
@@ -47,6 +47,8 @@ pub struct Shared {
     live: LiveFeed,
     batcher: batcher::Batcher,
     lookups: limits::ByAddress,
+    backlog: limits::Backlog,
+    supervisor: Supervisor,
     /// Requests in progress; without a permit a request is answered 503 at once.
     in_flight: Arc<Semaphore>,
     /// Open event streams.
@@ -57,10 +59,20 @@ pub struct Shared {
 
 impl Intake {
     /// Makes the shared state and starts the tasks that accept payments in batches. Needs a tokio runtime.
-    pub fn start(pool: PgPool, config: Arc<Config>, clock: Clock, relay: Relay, live: LiveFeed) -> Self {
+    pub fn start(
+        pool: PgPool,
+        config: Arc<Config>,
+        clock: Clock,
+        relay: Relay,
+        live: LiveFeed,
+        supervisor: Supervisor,
+    ) -> Self {
+        limits::show_shed();
         let most = config.intake.max_in_flight.max(1);
         Self(Arc::new(Shared {
-            batcher: batcher::Batcher::start(pool.clone(), clock.clone(), relay.clone(), most),
+            batcher: batcher::Batcher::start(pool.clone(), clock.clone(), relay.clone(), most, &supervisor),
+            backlog: limits::Backlog::default(),
+            supervisor,
             lookups: limits::ByAddress::per_minute(config.intake.lookups_per_minute),
             in_flight: Arc::new(Semaphore::new(most)),
             streams: Arc::new(Semaphore::new(2 * most)),
@@ -114,7 +126,8 @@ mod tests {
         }
         let pool = sqlx::postgres::PgPoolOptions::new().connect_lazy("postgres://127.0.0.1:1/none").unwrap();
         let (relay, _) = crate::relay::channel(1);
-        let intake = Intake::start(pool, Arc::new(Config::defaults()), Clock::system(), relay, LiveFeed::new(1));
+        let (config, live) = (Arc::new(Config::defaults()), LiveFeed::new(1));
+        let intake = Intake::start(pool, config, Clock::system(), relay, live, Supervisor::default());
         let app = guard(Router::new().route("/broken", get(broken)), intake);
         for _ in 0..2 {
             let request = Request::get("/broken").body(Body::empty()).unwrap();

@@ -15,6 +15,7 @@ use super::{
     auth::Caller,
     extract::{ApiJson, PaymentId},
     idempotency::{IdempotencyKey, fingerprint},
+    limits::Admitted,
     problem::Problem,
     telemetry::Context,
     wire::{Amount, PaymentAccepted, PaymentView},
@@ -78,6 +79,7 @@ pub(super) struct CardBody {
     ))]
 pub(super) async fn submit(
     State(intake): State<Intake>,
+    _: Admitted,
     caller: Caller,
     IdempotencyKey(key): IdempotencyKey,
     Extension(context): Extension<Context>,

@@ -16,6 +16,8 @@ pub const PROBLEM_BASE: &str = "https://tolom.example/problems/";
 
 /// After this many seconds a request that was refused for now is worth repeating.
 const RETRY_AFTER_S: u32 = 2;
+/// The same, where the cause does not pass in a moment.
+const RETRY_LATER_S: u32 = 30;
 
 /// A problem (RFC 9457), as `application/problem+json`.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -88,6 +90,12 @@ impl Problem {
         Self::new("unfinished-body", StatusCode::BAD_REQUEST, "Unfinished body", "the body ended before its time")
     }
 
+    pub(super) fn slow_body(limit_s: u64) -> Self {
+        let detail = format!("the body has to arrive within {limit_s} s");
+        Self::new("slow-body", StatusCode::REQUEST_TIMEOUT, "Body too slow", detail)
+            .header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
     pub(super) fn key_missing() -> Self {
         let detail = "send an Idempotency-Key header: a new one for each payment, the same one for its repetitions";
         Self::new("idempotency-key-missing", StatusCode::BAD_REQUEST, "Idempotency-Key missing", detail)
@@ -146,6 +154,12 @@ impl Problem {
     pub(super) fn overloaded() -> Self {
         let detail = "too much to do at the moment; nothing was done";
         Self::new("overloaded", StatusCode::SERVICE_UNAVAILABLE, "Overloaded", detail).retry_after(RETRY_AFTER_S)
+    }
+
+    /// The same problem, worth repeating only after a while.
+    pub(super) fn after_a_while(mut self) -> Self {
+        self.headers.retain(|(name, _)| name != header::RETRY_AFTER);
+        self.retry_after(RETRY_LATER_S)
     }
 
     pub(super) fn unavailable() -> Self {

@@ -15,19 +15,27 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Intake, housekeeping, router};
+use super::{Intake, housekeeping, limits::Backlog, router};
 
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 const MAX_HEADER_BYTES: usize = 32 * 1024;
 
-/// Serves until `shutdown`, then takes no more connections, lets requests in progress end (at most
-/// `shutdown.drain_s`), accepts what is queued, and returns.
+/// Serves until `shutdown`, then takes no more connections, lets requests in progress end (for at most three quarters of
+/// `shutdown.drain_s`: the rest of it is for what they have promised), accepts what is queued, and returns.
 pub async fn serve(listener: TcpListener, intake: Intake, shutdown: CancellationToken) -> io::Result<()> {
-    let tasks = TaskTracker::new();
-    tasks.spawn(housekeeping::run(intake.clone(), shutdown.clone()));
+    let supervisor = &intake.supervisor;
+    futures::join!(
+        connections(listener, &intake, &shutdown),
+        supervisor.keep("housekeeping", || housekeeping::run(&intake, &shutdown)),
+        supervisor.keep("outbox watch", || Backlog::watch(&intake, &shutdown)),
+    );
+    Ok(())
+}
+
+async fn connections(listener: TcpListener, intake: &Intake, shutdown: &CancellationToken) {
     let app = router(intake.clone());
     let most = intake.config.intake.max_in_flight.max(1);
     // Requests in progress, open streams, and as many idle ones.
@@ -45,14 +53,11 @@ pub async fn serve(listener: TcpListener, intake: Intake, shutdown: Cancellation
         }
     }
     intake.stopping.cancel();
-    let drain = Duration::from_secs(intake.config.shutdown.drain_s);
+    let drain = Duration::from_secs(intake.config.shutdown.drain_s) * 3 / 4;
     if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("connections were cut after the drain time");
     }
     intake.batcher.drain().await;
-    tasks.close();
-    tasks.wait().await;
-    Ok(())
 }
 
 /// Serves one connection until it or the server ends.

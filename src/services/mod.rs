@@ -14,11 +14,11 @@ mod rabbitmq;
 mod run_dir;
 mod wanted;
 
-use std::{fmt, path::Path, time::Instant};
+use std::{ffi::OsString, fmt, io, path::Path, time::Instant};
 
 use url::Url;
 
-use self::{find::masked, instance::Instance, run_dir::RunDir};
+use self::{find::masked, instance::Instance, process::Launch, run_dir::RunDir};
 pub use self::{
     probe::ProbeError,
     wanted::{Given, Server, ServicesError, Wanted},
@@ -129,6 +129,17 @@ impl Services {
     pub async fn start_again(&mut self, server: Server) -> Result<(), ServicesError> {
         let instance = self.instance(server)?;
         if instance.process.is_some() { Ok(()) } else { instance.start().await }
+    }
+
+    /// Runs the broker's own `rabbitmqctl` against the one of ours; it gives up by itself after half a minute.
+    pub async fn rabbitmqctl(&self, arguments: &[&str]) -> io::Result<()> {
+        let broker = self.broker.as_ref().ok_or_else(|| io::Error::other(ServicesError::NotOurs(Server::Broker)))?;
+        let mut args: Vec<OsString> = vec!["--quiet".into(), "--timeout".into(), "30".into()];
+        args.extend(arguments.iter().map(OsString::from));
+        let program = broker.launch.program.with_file_name("rabbitmqctl");
+        let command = Launch { program, args, ..broker.launch.clone() };
+        let done = tokio::task::spawn_blocking(move || command.run()).await.map_err(io::Error::other)??;
+        if done { Ok(()) } else { Err(io::Error::other(format!("rabbitmqctl {} failed", arguments.join(" ")))) }
     }
 
     fn instance(&mut self, server: Server) -> Result<&mut Instance, ServicesError> {

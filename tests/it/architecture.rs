@@ -13,13 +13,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("contracts", &["payment"]),
     ("live", &["contracts"]),
     ("store", &["payment", "contracts", "clock", "config"]),
-    ("broker", &["payment", "contracts", "clock", "config", "live"]),
+    ("supervision", &[]),
+    ("broker", &["payment", "contracts", "clock", "config", "live", "supervision"]),
     ("acquirer", &["payment", "contracts", "clock", "config"]),
     ("notify", &["payment", "contracts", "clock", "config", "store"]),
     ("sealing", &["payment", "clock", "config", "store"]),
-    ("relay", &["broker", "contracts", "store"]),
+    ("relay", &["broker", "contracts", "store", "supervision"]),
     ("telemetry", &["config"]),
-    ("worker", &["acquirer", "broker", "clock", "config", "contracts", "payment", "relay", "store"]),
+    ("worker", &["acquirer", "broker", "clock", "config", "contracts", "payment", "relay", "store", "supervision"]),
     (
         "workers",
         &[
@@ -38,7 +39,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "intake",
-        &["clock", "config", "contracts", "live", "notify", "payment", "relay", "sealing", "store", "bills_csv"],
+        &[
+            "clock",
+            "config",
+            "contracts",
+            "live",
+            "notify",
+            "payment",
+            "relay",
+            "sealing",
+            "store",
+            "bills_csv",
+            "supervision",
+        ],
     ),
 ];
 

@@ -27,7 +27,7 @@ pub(crate) async fn fresh() -> Broker {
     broker
 }
 
-fn to_queue(broker: &Broker, queue: Queue, id: &str) -> Outgoing {
+pub(crate) fn to_queue(broker: &Broker, queue: Queue, id: &str) -> Outgoing {
     Outgoing {
         exchange: Exchange::Direct,
         routing_key: broker.names().queue(queue),
@@ -159,6 +159,8 @@ async fn a_panic_takes_no_neighbour_with_it_and_the_poison_is_dead_lettered() {
         finished.insert(doing.recv().await.unwrap());
     }
     assert_eq!(dead_letters(&broker, 1).await, [b"poison".to_vec()]);
+    // In its batch, and then twice alone.
+    assert_eq!(broker.supervisor().unwell(), [Queue::Capture.name()]);
     stop.cancel();
     consumer.await.unwrap();
     broker::remove(&broker).await.unwrap();

@@ -16,4 +16,5 @@ mod processes;
 mod races;
 mod receipts;
 mod services;
+mod supervision;
 mod support;

@@ -2,10 +2,11 @@
 //! a while, and everything accepted ends.
 
 use std::{
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tolom::{
     payer::{Payer, Request},
     services::{Server, Services, Wanted},
@@ -16,14 +17,19 @@ use uuid::Uuid;
 use crate::support::world::{World, wait_for};
 
 /// A role as a process of its own, killed with this value.
-struct Process {
+pub(crate) struct Process {
     arguments: Vec<String>,
     child: Child,
 }
 
 impl Process {
     /// Starts `tolom <role>` on the world's database and broker.
-    fn start(world: &World, role: &[&str], intake: Option<&str>) -> Self {
+    pub(crate) fn start(world: &World, role: &[&str], intake: Option<&str>) -> Self {
+        Self::with(world, role, intake, &[])
+    }
+
+    /// The same with settings of the test's own.
+    pub(crate) fn with(world: &World, role: &[&str], intake: Option<&str>, own: &[(&str, String)]) -> Self {
         let config = &world.config;
         let settings = [
             ("database.url", config.database.url.expose().to_owned()),
@@ -47,10 +53,20 @@ impl Process {
             ("intake.listen", intake.unwrap_or("127.0.0.1:0").to_owned()),
         ];
         let mut arguments: Vec<String> = role.iter().map(|word| (*word).to_owned()).collect();
-        for (key, value) in settings {
+        for (key, value) in settings.iter().chain(own) {
             arguments.extend(["--set".to_owned(), format!("{key}={value}")]);
         }
         Self { child: spawn(&arguments), arguments }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until it has ended, and tells how.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        wait_for(async || self.child.try_wait().unwrap()).await
     }
 
     /// `kill -9`, and start it again.
@@ -79,7 +95,7 @@ fn spawn(arguments: &[String]) -> Child {
 }
 
 /// A port that no other test gets by chance: below those that the system gives away.
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     loop {
         let port = 10_000 + u16::from_be_bytes([Uuid::new_v4().as_bytes()[0], Uuid::new_v4().as_bytes()[1]]) % 10_000;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {

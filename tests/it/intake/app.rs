@@ -26,6 +26,7 @@ use tolom::{
         clients::{self, Client, ClientKind},
         outbox::OutboxRow,
     },
+    supervision::Supervisor,
 };
 use uuid::Uuid;
 
@@ -74,7 +75,8 @@ impl App {
         let agency = token(&pool, "passports", ClientKind::Agency).await;
         let (relay, announced) = relay::channel(64);
         let live = LiveFeed::new(64);
-        let intake = Intake::start(pool.clone(), config.clone(), clock.clone(), relay, live.clone());
+        let supervisor = Supervisor::default();
+        let intake = Intake::start(pool.clone(), config.clone(), clock.clone(), relay, live.clone(), supervisor);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();

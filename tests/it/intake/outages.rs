@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::{
     App,
     app::{is_problem, read},
 };
+use crate::support::world::wait_for;
 
 const CODE: &str = "1100000001";
 
@@ -58,6 +63,43 @@ async fn a_full_house_is_told_at_once() {
     let (_, refused) = tokio::join!(waiting, refused);
     assert!(refused.headers().contains_key("retry-after"));
     is_problem(&read(refused).await, 503, "overloaded", None);
+}
+
+#[tokio::test]
+async fn while_the_outbox_is_full_new_payments_are_refused_until_it_has_room_again() {
+    let app = App::with(|config| config.intake.max_outbox_rows = 10).await;
+    let mut number = 0;
+    // It goes by an estimate that is some seconds old.
+    let mut pay = async || {
+        number += 1;
+        let code = format!("11000{number:05}");
+        app.bill(&code).await;
+        app.submit(&code, &app.request(&code)).await
+    };
+    let refused = wait_for(async || Some(pay().await).filter(|answer| answer.status() != StatusCode::ACCEPTED)).await;
+    assert_eq!(refused.headers()["retry-after"], "30");
+    is_problem(&read(refused).await, 503, "overloaded", None);
+    let [payments, .., outbox] = app.stored().await;
+    assert_eq!(payments, outbox, "of what was refused nothing is stored");
+    assert!(outbox >= 10);
+    assert_eq!(app.get("/v1/bills/1100000001").await.status(), StatusCode::OK, "only payments are refused");
+    sqlx::query("DELETE FROM outbox").execute(&app.pool).await.unwrap();
+    wait_for(async || Some(pay().await).filter(|answer| answer.status() == StatusCode::ACCEPTED)).await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_in_time_is_not_waited_for() {
+    let app = App::start().await;
+    let mut stream = TcpStream::connect(app.url("").trim_start_matches("http://")).await.unwrap();
+    let head = "POST /v1/payments HTTP/1.1\r\nhost: tolom\r\nidempotency-key: k\r\n\
+        content-type: application/json\r\ncontent-length: 500\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    // The end of the connection: it is not kept for the rest of the body.
+    let read = tokio::time::timeout(Duration::from_secs(15), stream.read_to_string(&mut answer));
+    read.await.expect("an answer before any proxy gives up").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("problems/slow-body"), "{answer}");
 }
 
 #[tokio::test]

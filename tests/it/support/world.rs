@@ -136,6 +136,16 @@ impl World {
         }
     }
 
+    /// Takes the database away, as a crash or a cut network does.
+    pub(crate) async fn take_database_away(&self) {
+        self._database.take_away().await;
+    }
+
+    /// Gives it back.
+    pub(crate) async fn give_database_back(&self) {
+        self._database.give_back().await;
+    }
+
     /// Makes a sealing key, where no authorize worker does.
     pub(crate) async fn make_sealing_key(&self) {
         let keys = tolom::sealing::KeyDir::open(&self.config.sealing.keys_dir).unwrap();
