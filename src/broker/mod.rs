@@ -13,7 +13,7 @@ mod topology;
 
 use std::{sync::Arc, time::Duration};
 
-pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume, consume_dead_letters};
+pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume, consume_dead_letters, read_parcel};
 pub use history::History;
 use lapin::{Connection, ConnectionProperties};
 pub use publisher::{Exchange, Outgoing, PublishError, Publisher};

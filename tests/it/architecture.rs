@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("notify", &["payment", "contracts", "clock", "config", "store"]),
     ("sealing", &["payment", "clock", "config", "store"]),
     ("relay", &["broker", "contracts", "store"]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "contracts"]),
     ("worker", &["acquirer", "broker", "clock", "config", "contracts", "payment", "relay", "store"]),
     (
         "workers",
