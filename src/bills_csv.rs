@@ -75,7 +75,9 @@ impl fmt::Display for Faults {
 impl Faults {
     fn add(&mut self, line: u64, column: Option<&'static str>, what: impl Into<String>) {
         if self.told.len() < MAX_FAULTS {
-            self.told.push(Fault { line, column, what: what.into() });
+            // Some quote the file, and they are shown on a terminal.
+            let what = what.into().replace(char::is_control, "\u{fffd}");
+            self.told.push(Fault { line, column, what });
         } else {
             self.more += 1;
         }

@@ -1,6 +1,7 @@
 //! Logs and metrics. No card data, no secrets, no bodies: only ids, statuses and reasons of our own.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     io::IsTerminal,
     path::Path,
     sync::{Mutex, OnceLock},
@@ -10,7 +11,10 @@ use std::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::config::{self, LogFormat};
+use crate::{
+    config::{self, LogFormat},
+    contracts::mask::mask_text,
+};
 
 /// Seconds. Explicit buckets, for a summary cannot be aggregated over processes.
 const BUCKETS: [f64; 16] =
@@ -46,6 +50,24 @@ fn start_log(settings: &config::Log, colours: bool, writer: impl for<'a> MakeWri
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+}
+
+/// From now on a panic is an error in the log like any other, on one line, and never quotes a card's number: whoever
+/// holds a card must not tell it by failing (rule 7).
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        // Only where RUST_BACKTRACE asks for it. It names functions, never values.
+        let backtrace = Backtrace::capture();
+        let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+        tracing::error!(panic.place = place, thread, backtrace, "panicked: {}", told(panic.payload_as_str()));
+    }));
+}
+
+/// A panic's message as it may be told.
+fn told(message: Option<&str>) -> String {
+    mask_text(message.unwrap_or("no message").to_owned()).0
 }
 
 /// The recorder of this process; made at the first call, within a tokio runtime.
@@ -104,4 +126,16 @@ fn describe() {
     counters.into_iter().for_each(|(name, about)| metrics::describe_counter!(name, about));
     gauges.into_iter().for_each(|(name, about)| metrics::describe_gauge!(name, about));
     histograms.into_iter().for_each(|(name, about)| metrics::describe_histogram!(name, metrics::Unit::Seconds, about));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_that_quotes_a_card_is_told_without_it() {
+        assert_eq!(told(Some("index out of bounds")), "index out of bounds");
+        assert_eq!(told(Some("invalid digit in `4111 1111 1111 1111`")), "invalid digit in `**** **** **** ****`");
+        assert_eq!(told(None), "no message");
+    }
 }

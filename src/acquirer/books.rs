@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 use time::OffsetDateTime;
 
 use crate::config;
@@ -14,7 +14,8 @@ pub struct BookRow {
     pub reference: String,
     /// What was asked: `authorize`, `complete_challenge`, `capture`, `reverse`, `refund`.
     pub kind: String,
-    /// Minor units.
+    /// Minor units, never negative.
+    #[serde(deserialize_with = "minor_units")]
     pub amount: i64,
     /// ISO 4217.
     pub currency: String,
@@ -39,9 +40,17 @@ pub async fn read(settings: &config::Acquirer) -> Result<Option<Vec<BookRow>>, r
     Ok(Some(answer.error_for_status()?.json().await?))
 }
 
+/// `kind` gives the direction, so that an amount has no sign.
+fn minor_units<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let amount = i64::deserialize(deserializer)?;
+    if amount < 0 { Err(D::Error::custom("an amount is never negative")) } else { Ok(amount) }
+}
+
 /// Captured less given back in a currency, minor units.
 pub fn captured(rows: &[BookRow], currency: &str) -> i64 {
-    rows.iter().filter(|row| row.currency == currency).map(BookRow::moved).sum()
+    let moved = rows.iter().filter(|row| row.currency == currency).map(BookRow::moved);
+    // A sum beyond 92 quadrillion is wrong in any case; it must not be taken for a small one.
+    moved.fold(0, i64::saturating_add)
 }
 
 impl BookRow {

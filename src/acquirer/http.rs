@@ -56,6 +56,34 @@ pub struct HttpAcquirer {
     call_timeout: Duration,
 }
 
+/// An answer's bytes, judged as the adapter does, without a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// The status code.
+    pub status: u16,
+    /// The header `Retry-After`, if there is one.
+    pub retry_after: Option<&'a [u8]>,
+    /// The body; at most 64 KiB of it are read off a connection.
+    pub body: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// What the request of this kind and reference came to.
+    pub fn of_call(&self, kind: OperationKind, reference: &str, now: OffsetDateTime) -> Attempt {
+        answer::of_call(kind, reference, &self.received(now))
+    }
+
+    /// What an inquiry about the operation of this kind and reference came to.
+    pub fn of_inquiry(&self, kind: OperationKind, reference: &str, now: OffsetDateTime) -> Inquiry {
+        answer::of_inquiry(kind, reference, &self.received(now))
+    }
+
+    fn received(&self, now: OffsetDateTime) -> Received {
+        let retry_after = self.retry_after.map(|value| read_retry_after(value, now));
+        Received { status: self.status, retry_after, body: Ok(self.body.to_vec()) }
+    }
+}
+
 /// Settings from which no adapter can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpAcquirerError {
@@ -182,7 +210,8 @@ impl HttpAcquirer {
 
     async fn receive(&self, mut response: Response) -> Received {
         let status = response.status().as_u16();
-        let retry_after = response.headers().get(RETRY_AFTER).map(|value| retry_after(value, self.clock.now()));
+        let retry_after = response.headers().get(RETRY_AFTER);
+        let retry_after = retry_after.map(|value| read_retry_after(value.as_bytes(), self.clock.now()));
         let mut body = Vec::new();
         loop {
             match response.chunk().await {
@@ -289,8 +318,8 @@ fn call_headers(call: &Call) -> Option<HeaderMap> {
 }
 
 /// Seconds or a date (RFC 9110, section 10.2.3); zero when it is neither.
-fn retry_after(value: &HeaderValue, now: OffsetDateTime) -> Duration {
-    let text = value.to_str().unwrap_or_default().trim();
+fn read_retry_after(value: &[u8], now: OffsetDateTime) -> Duration {
+    let text = std::str::from_utf8(value).unwrap_or_default().trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return Duration::from_secs(seconds.min(DAY));
     }
@@ -320,7 +349,7 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date_or_nothing() {
         let now = time::macros::datetime!(2026-11-23 10:00 UTC);
-        let read = |text: &'static str| retry_after(&HeaderValue::from_static(text), now);
+        let read = |text: &'static str| read_retry_after(text.as_bytes(), now);
         assert_eq!(read("7"), Duration::from_secs(7));
         assert_eq!(read("Mon, 23 Nov 2026 10:00:30 GMT"), Duration::from_secs(30));
         assert_eq!(read("Mon, 23 Nov 2026 09:00:00 GMT"), Duration::ZERO);

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 pub use circuit::{Admission, Circuit};
 use futures::future::BoxFuture;
+pub use retry::Attempt;
 use time::OffsetDateTime;
 
 use crate::payment::{Money, OperationKind, Outcome, card::Card, operation::Inquiry};

@@ -15,7 +15,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 
 /// What one attempt came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Attempt {
+pub enum Attempt {
     /// Nothing to be gained by sending it again.
     Done(Outcome),
     /// May be sent again with the same key.

@@ -8,7 +8,7 @@ use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Dura
 
 use futures::{FutureExt, StreamExt};
 use lapin::{
-    Channel,
+    BasicProperties, Channel,
     message::Delivery,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable},
@@ -52,7 +52,7 @@ pub enum Verdict {
 /// A message as it came.
 #[derive(Debug, Default)]
 pub struct Parcel {
-    /// The `message_id`, or empty.
+    /// The `message_id`; empty if there is none, or one that may be a card's number.
     pub id: String,
     /// The body.
     pub body: Vec<u8>,
@@ -344,7 +344,8 @@ impl Session {
             self.delivered += 1;
             let settled = Some(self.settled.clone());
             let tag = delivery.delivery_tag;
-            self.waiting.push_back(Message { parcel: parcel(delivery, self.source.dead), tag, settled });
+            let parcel = parcel(&delivery.properties, delivery.data, self.source.dead);
+            self.waiting.push_back(Message { parcel, tag, settled });
             next = self.deliveries.next().now_or_never().flatten().transpose()?;
         }
         Ok(())
@@ -433,9 +434,15 @@ impl Session {
     }
 }
 
+/// A message as it came, by the bytes of its properties (AMQP 0-9-1, section 4.2.6.1); none if they are no properties.
+/// Of a `dead` letter it has all that is known of its end too.
+pub fn read_parcel(properties: &[u8], body: Vec<u8>, dead: bool) -> Option<Parcel> {
+    let (rest, properties) = lapin::protocol::basic::parse_properties(properties).ok()?;
+    rest.is_empty().then(|| parcel(&properties, body, dead))
+}
+
 /// What a delivery holds; of a `dead` letter, all that is known of its end too.
-pub(super) fn parcel(delivery: Delivery, dead: bool) -> Parcel {
-    let properties = &delivery.properties;
+pub(super) fn parcel(properties: &BasicProperties, body: Vec<u8>, dead: bool) -> Parcel {
     let header = |name: &str| properties.headers().as_ref().and_then(|headers| headers.inner().get(name));
     let history = match properties.headers() {
         Some(headers) if dead => History::of_dead_letter(headers, Clock::system().now()),
@@ -458,7 +465,7 @@ pub(super) fn parcel(delivery: Delivery, dead: bool) -> Parcel {
     // It stands in logs. Ours are UUIDs, and stay as they are.
     let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
     let (id, _) = mask::mask_text(id);
-    Parcel { id, body: delivery.data, attempt, traceparent, history }
+    Parcel { id, body, attempt, traceparent, history }
 }
 
 /// Sends messages to retry tiers and dead letters.

@@ -15,7 +15,7 @@ mod watchdog;
 
 use std::{sync::Arc, time::Duration};
 
-pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume, consume_dead_letters};
+pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume, consume_dead_letters, read_parcel};
 pub use history::History;
 pub use lane::Lane;
 use lapin::{Connection, ConnectionProperties};

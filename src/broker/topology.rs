@@ -391,7 +391,8 @@ pub async fn peek_dead_letters(broker: &Broker, limit: usize) -> Result<Vec<(Str
         for _ in 0..limit {
             let letter = channel.basic_get(name.as_str().into(), BasicGetOptions::default()).await?;
             let Some(letter) = letter else { break };
-            letters.push((name.clone(), parcel(letter.delivery, true)));
+            let letter = letter.delivery;
+            letters.push((name.clone(), parcel(&letter.properties, letter.data, true)));
         }
     }
     connection.close(200, "done".into()).await?;

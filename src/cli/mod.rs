@@ -180,6 +180,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     let config = Arc::new(Config::load(config.as_deref(), &set)?);
     telemetry::log(&config.log);
+    telemetry::log_panics();
     let session = Session { config, clock: Clock::system(), json };
     match command {
         // Both have been run above: they make settings of their own.

@@ -20,3 +20,4 @@ pub use messages::{
     PaymentRequested, SettlementEntry,
 };
 pub use read::ReadError;
+pub(crate) use read::shown;

@@ -95,13 +95,13 @@ impl Topic {
     }
 
     fn newer(self, found: &str) -> ReadError {
-        ReadError::Newer { known: self.event_type(), found: word(found) }
+        ReadError::Newer { known: self.event_type(), found: shown(found) }
     }
 }
 
 fn check(topic: Topic, specversion: &str, event_type: &str) -> Result<(), ReadError> {
     if specversion != "1.0" {
-        return Err(ReadError::SpecVersion(word(specversion)));
+        return Err(ReadError::SpecVersion(shown(specversion)));
     }
     if topic.is_older_than(event_type) {
         return Err(topic.newer(event_type));
@@ -113,7 +113,7 @@ fn check(topic: Topic, specversion: &str, event_type: &str) -> Result<(), ReadEr
 }
 
 fn other(expected: String, found: &str) -> ReadError {
-    ReadError::Type { expected, found: word(found) }
+    ReadError::Type { expected, found: shown(found) }
 }
 
 /// Enough of an event to tell what it is, so that another or a newer one is told from a broken message.
@@ -138,7 +138,7 @@ fn shape<T: DeserializeOwned>(bytes: &[u8], expected: String) -> ReadError {
         Err(error) => {
             let path = error.path().to_string();
             let explanation = explain(&error.into_inner().to_string());
-            if path == "." { explanation } else { format!("{}: {explanation}", word(&path)) }
+            if path == "." { explanation } else { format!("{}: {explanation}", shown(&path)) }
         }
     };
     ReadError::Shape { expected, detail }
@@ -164,16 +164,17 @@ fn explain(message: &str) -> String {
     hide_digits(&format!("{shown}{expected}"))
 }
 
-/// A foreign word, short, on one line, and without anything that might be a card's number.
-fn word(text: &str) -> String {
+/// A foreign text as it may stand in a log, an answer or a header: short, on one line, and without anything that might
+/// be a card's number.
+pub(crate) fn shown(text: &str) -> String {
     let shown: String = hide_digits(text).chars().take(WORD_CHARS).collect();
     shown.escape_debug().to_string()
 }
 
-/// With as many digits as a card's number has, in a row or not, none is shown.
+/// With as many digits as a card's number has, in a row or not and in whatever script, none is shown.
 fn hide_digits(text: &str) -> String {
-    match text.bytes().filter(u8::is_ascii_digit).count() {
+    match text.chars().filter(|char| char.is_numeric()).count() {
         0..PAN_DIGITS => text.to_owned(),
-        _ => text.replace(|char: char| char.is_ascii_digit(), "*"),
+        _ => text.replace(char::is_numeric, "*"),
     }
 }

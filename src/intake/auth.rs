@@ -2,12 +2,14 @@
 
 use axum::{
     extract::FromRequestParts,
-    http::{header, request::Parts},
+    http::{HeaderMap, header, request::Parts},
 };
 
 use super::{Intake, problem::Problem};
 use crate::store::clients::{self, Client, ClientKind};
 
+/// Ours have 49.
+pub(super) const MAX_TOKEN_CHARS: usize = 256;
 const WANTED: &str = "Bearer realm=\"tolom\"";
 const INVALID: &str = "Bearer realm=\"tolom\", error=\"invalid_token\"";
 
@@ -44,16 +46,22 @@ impl FromRequestParts<Intake> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, intake: &Intake) -> Result<Self, Problem> {
-        let Some(value) = parts.headers.get(header::AUTHORIZATION) else { return Ok(Self::Public) };
-        let token = value.to_str().ok().and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-        });
-        let Some(token) = token.filter(|token| !token.is_empty() && token.len() <= 256) else {
-            return Err(Problem::unauthorized(INVALID));
-        };
+        let Some(token) = bearer(&parts.headers)? else { return Ok(Self::Public) };
         let client = clients::by_token(&intake.pool, token).await?;
         client.map(Self::Client).ok_or_else(|| Problem::unauthorized(INVALID))
+    }
+}
+
+/// The bearer token, if the request says who calls: 1 to 256 characters. Any other scheme is refused.
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let token = value.to_str().ok().and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    match token.filter(|token| (1..=MAX_TOKEN_CHARS).contains(&token.len())) {
+        Some(token) => Ok(Some(token)),
+        None => Err(Problem::unauthorized(INVALID)),
     }
 }
 

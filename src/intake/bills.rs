@@ -40,7 +40,7 @@ pub(super) struct BillBody {
     /// Until when a payment may be submitted.
     #[serde(default, with = "time::serde::rfc3339::option")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    valid_until: Option<OffsetDateTime>,
+    pub(super) valid_until: Option<OffsetDateTime>,
     /// What is paid for. Follows from the code; if given, it must agree.
     service: Option<String>,
     /// `open`, or `paid` alone.

@@ -51,7 +51,7 @@ pub(super) async fn encryption_keys(State(intake): State<Intake>) -> Result<Resp
 pub(super) struct SealedCard {
     /// Compact JWE (RFC 7516): ECDH-ES on P-256, A256GCM, with `kid`, `bill` and `exp` in its protected header.
     #[schema(max_length = 4096)]
-    sealed: String,
+    pub(super) sealed: String,
 }
 
 /// The name of a stored card.
@@ -89,6 +89,10 @@ impl Intake {
     /// Checks a sealed card as far as it goes without a key.
     pub(super) fn sealed(&self, jwe: String, field: &'static str) -> Result<NewCard, Problem> {
         match SealedHeader::parse(&jwe, self.clock.now()) {
+            // What is no code of ours is kept nowhere: somebody might seal a card for its own number.
+            Ok(header) if self.config.service_of(&header.bill).is_none() => {
+                Err(Problem::card_malformed("no service has codes that begin like its bill", field))
+            }
             Ok(header) => Ok(NewCard {
                 id: new_secret_id(),
                 bill: header.bill,

@@ -29,7 +29,7 @@ pub(super) struct ChallengeBody {
     /// The form's fields, for example `{"cres": "..."}`.
     #[serde(deserialize_with = "fields")]
     #[schema(value_type = std::collections::HashMap<String, String>)]
-    response: Vec<(String, String)>,
+    pub(super) response: Vec<(String, String)>,
 }
 
 /// Reads an object as pairs, keeping their order and refusing a name that comes twice.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::{Intake, problem::Problem};
-use crate::payment::PaymentCode;
+use crate::{contracts::shown, payment::PaymentCode};
 
 /// From the end of the headers to the end of the body. Who sends a byte now and then would hold a place for nothing.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ impl<T: DeserializeOwned> FromRequest<Intake> for ApiJson<T> {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("application/json")
@@ -54,7 +54,7 @@ async fn read_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         use serde_json::error::Category;
@@ -70,11 +70,11 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
 /// Names the member and what was expected; the value itself is not repeated, it may be a card's.
 fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let message = error.inner().to_string();
-    let message = message.split(" at line ").next().unwrap_or_default();
-    let mut field = error.path().to_string();
-    if field == "." {
-        field.clear();
-    }
+    // The last one here and below: what was found may hold these words.
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    let path = error.path().to_string();
+    // The path of an unknown member ends with its name, and that is foreign.
+    let field = if path == "." { String::new() } else { shown(&path) };
     // Of these two the reader's path names only the object around.
     for (start, what) in [("missing field `", "is missing"), ("duplicate field `", "is there twice")] {
         if let Some(name) = message.strip_prefix(start).and_then(|rest| rest.split('`').next()) {
@@ -82,7 +82,7 @@ fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
             return Problem::invalid_field(field, what);
         }
     }
-    let detail = match message.split_once(", expected ") {
+    let detail = match message.rsplit_once(", expected ") {
         Some((what, _)) if what.starts_with("unknown field") => "is not known here".to_owned(),
         Some((_, expected)) => format!("{expected} is expected"),
         None if message.starts_with("unknown field") => "is not known here".to_owned(),
@@ -150,6 +150,8 @@ mod tests {
             ("{\"amount\": {\"value\": 1, \"currency\": \"4111111111\"}}", 422, Some("amount.currency")),
             ("{\"amount\": {\"value\": 1, \"currency\": \"KGS\", \"tip\": 4111}}", 422, Some("amount.tip")),
             ("{\"amount\": {\"value\": 1, \"currency\": \"KGS\"}}", 422, Some("bill")),
+            ("{\"4111111111111111\": 1}", 422, Some("****************")),
+            ("{\"amount\": \", expected 4111 at line \"}", 422, Some("amount")),
             ("{\"bill\": \"110000\", \"bill\": \"110000\"}", 422, Some("bill")),
             ("{\"amount\":{\"value\":1,\"currency\":\"KGS\"},\"bill\":\"110000\"} x", 400, None),
         ] {

@@ -1,6 +1,9 @@
 //! The Idempotency-Key and the fingerprint of what it stands for.
 
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, request::Parts},
+};
 use sha2::{Digest, Sha256};
 
 use super::{Intake, problem::Problem};
@@ -9,21 +12,33 @@ use crate::{
     payment::{Money, PaymentCode},
 };
 
-/// The header: 1 to 255 printable ASCII characters, taken as they are.
+/// SHA-256 of the header, in hex; the header has 1 to 255 printable ASCII characters, taken as they are.
+///
+/// Keys are kept for weeks, and a site that by mistake makes them of what its payer typed must not have a card's number
+/// kept with them (rule 7). Whether two are the same, which is all that is ever asked of them, a digest tells as well.
 pub(super) struct IdempotencyKey(pub(super) String);
 
 impl FromRequestParts<Intake> for IdempotencyKey {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Intake) -> Result<Self, Problem> {
-        let mut values = parts.headers.get_all("idempotency-key").iter();
-        let value = values.next().ok_or_else(Problem::key_missing)?;
-        let fits = (1..=255).contains(&value.len()) && value.as_bytes().iter().all(|byte| (0x20..0x7f).contains(byte));
-        match value.to_str() {
-            Ok(text) if fits && !text.trim().is_empty() && values.next().is_none() => Ok(Self(text.to_owned())),
-            _ => Err(Problem::key_invalid()),
-        }
+        key(&parts.headers).map(Self)
     }
+}
+
+/// Reads the header; a request has exactly one.
+pub(super) fn key(headers: &HeaderMap) -> Result<String, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let value = values.next().ok_or_else(Problem::key_missing)?;
+    let fits = (1..=255).contains(&value.len()) && value.as_bytes().iter().all(|byte| (0x20..0x7f).contains(byte));
+    match value.to_str() {
+        Ok(text) if fits && !text.trim().is_empty() && values.next().is_none() => Ok(hex(&Sha256::digest(text))),
+        _ => Err(Problem::key_invalid()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256 over the stable business fields, each with its length before it so that no two requests run together. The

@@ -131,11 +131,11 @@ impl FromRequestParts<Intake> for ClientAddress {
 }
 
 /// The last address of `X-Forwarded-For`: the one that our own proxy saw. Those before it are the client's word.
-fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
+pub(super) fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
     headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
 }
 
-fn network_of(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

@@ -10,6 +10,7 @@ mod cards;
 mod challenge;
 mod events;
 mod extract;
+pub mod foreign;
 mod housekeeping;
 mod idempotency;
 mod limits;

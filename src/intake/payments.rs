@@ -38,16 +38,16 @@ use crate::{
 pub(super) struct PaymentBody {
     /// The bill's payment code.
     #[schema(value_type = String, pattern = "^[0-9]{6,20}$", example = "1100000001")]
-    bill: PaymentCode,
+    pub(super) bill: PaymentCode,
     /// Must equal the bill's amount.
     #[schema(value_type = Amount)]
-    amount: Money,
-    card: CardBody,
-    payer: Payer,
+    pub(super) amount: Money,
+    pub(super) card: CardBody,
+    pub(super) payer: Payer,
     /// The language of the receipt: `ky`, `ru` or `en`.
-    locale: String,
+    pub(super) locale: String,
     /// The accepted version of the terms.
-    terms: String,
+    pub(super) terms: String,
 }
 
 /// The card: either sealed, or the id of one that was stored before.
@@ -56,9 +56,9 @@ pub(super) struct PaymentBody {
 pub(super) struct CardBody {
     /// Compact JWE; see `POST /v1/cards`.
     #[schema(max_length = 4096)]
-    sealed: Option<String>,
+    pub(super) sealed: Option<String>,
     /// From `POST /v1/cards`.
-    id: Option<Uuid>,
+    pub(super) id: Option<Uuid>,
 }
 
 /// Submit a payment. 202 means that it is kept and will come to an end; follow it at `Location`.

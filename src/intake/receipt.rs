@@ -32,10 +32,7 @@ pub(super) async fn receipt(
     PaymentId(id): PaymentId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let accept = accept.collect::<Vec<_>>().join(",");
-    let form =
-        wanted(&accept).ok_or_else(|| Problem::not_acceptable("text/html, application/pdf, application/json"))?;
+    let form = form(&headers)?;
     let row = of_payment(&intake.pool, id).await?;
     let receipt = Receipt::from(row.ok_or_else(Problem::receipt_unavailable)?);
     let (media_type, body) = render(&intake, &receipt, form)?;
@@ -60,6 +57,19 @@ fn render(intake: &Intake, receipt: &Receipt, form: Form) -> Result<(&'static st
         Form::Pdf => Ok(("application/pdf", receipt.pdf(&config.operator).map_err(|error| failed(&error))?)),
         Form::Json => Ok(("application/json", serde_json::to_vec(receipt).map_err(|error| failed(&error))?)),
     }
+}
+
+/// The form that is wanted, by all `Accept` headers together (RFC 9110 5.3).
+fn form(headers: &HeaderMap) -> Result<Form, Problem> {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let accept = accept.collect::<Vec<_>>().join(",");
+    wanted(&accept).ok_or_else(|| Problem::not_acceptable("text/html, application/pdf, application/json"))
+}
+
+/// The media type of the form that is wanted.
+pub(super) fn media_type(headers: &HeaderMap) -> Result<&'static str, Problem> {
+    let form = form(headers)?;
+    FORMS.iter().find(|(offered, _)| *offered == form).map(|(_, name)| *name).ok_or_else(Problem::internal)
 }
 
 /// The form an `Accept` header wants most (RFC 9110 12.5.1): by weight, then by our order.

@@ -11,6 +11,8 @@ use axum::{
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::contracts::mask::mask_text;
+
 /// What a handler may want to know of its request.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
@@ -62,17 +64,19 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-fn request_id(headers: &HeaderMap) -> String {
+/// The caller's name for the request, if it may stand in a log, else a new one.
+pub(super) fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get("x-request-id").and_then(|value| value.to_str().ok());
     let fits = |text: &&str| {
         (1..=64).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+            && !mask_text((*text).to_owned()).1.any()
     };
     given.filter(fits).map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }
 
 /// The caller's `traceparent` if it is one of version 00 (W3C Trace Context 3.2), else a new one.
-fn traceparent(headers: &HeaderMap) -> String {
+pub(super) fn traceparent(headers: &HeaderMap) -> String {
     let given = headers.get("traceparent").and_then(|value| value.to_str().ok());
     given.filter(|text| is_traceparent(text)).map_or_else(new_traceparent, str::to_owned)
 }

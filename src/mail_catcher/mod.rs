@@ -20,6 +20,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use caught::CaughtMail;
+pub use session::LARGEST_MESSAGE;
 
 /// Messages kept; the oldest go first.
 const KEPT_MESSAGES: usize = 10_000;
@@ -198,6 +199,13 @@ impl MailCatcher {
     pub async fn wait_for_count(&self, count: usize) -> Vec<Arc<CaughtMail>> {
         self.wait_for(|messages| messages.len() >= count).await
     }
+}
+
+/// What a session without a socket comes to: the server's answers to `said`, and the messages that it kept.
+pub async fn overhear(said: &[u8]) -> (Vec<u8>, Vec<Arc<CaughtMail>>) {
+    let mailbox = Mailbox::new();
+    let answers = smtp::answers(said, &mailbox).await;
+    (answers, mailbox.messages())
 }
 
 /// Runs a mail catcher with its HTTP view until `shutdown`: `GET /` lists the messages, `GET /messages` does so in

@@ -1,7 +1,7 @@
 //! One SMTP session as a state machine: lines in, replies out, no I/O (RFC 5321).
 
 /// Octets of a message, announced with EHLO (RFC 1870).
-pub(super) const LARGEST_MESSAGE: usize = 1024 * 1024;
+pub const LARGEST_MESSAGE: usize = 1024 * 1024;
 /// RFC 5321, section 4.5.3.1.8, asks for at least 100.
 const MOST_RECIPIENTS: usize = 100;
 /// RFC 5321, section 4.5.3.1.3, with its angle brackets.

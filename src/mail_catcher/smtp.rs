@@ -3,8 +3,8 @@
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    net::TcpListener,
     sync::Semaphore,
     time::timeout,
 };
@@ -40,7 +40,8 @@ pub(super) async fn serve(listener: TcpListener, mailbox: Arc<Mailbox>, stop: Ca
         let (mailbox, stop) = (Arc::clone(&mailbox), stop.clone());
         sessions.spawn(async move {
             // A connection that breaks is its client's affair.
-            let _ = stop.run_until_cancelled(converse(stream, &mailbox, IDLE)).await;
+            let (read, write) = stream.into_split();
+            let _ = stop.run_until_cancelled(converse(read, write, &mailbox, IDLE)).await;
             drop(place);
         });
     }
@@ -48,9 +49,21 @@ pub(super) async fn serve(listener: TcpListener, mailbox: Arc<Mailbox>, stop: Ca
     sessions.wait().await;
 }
 
+/// What the server answers to everything that a client says at once, without a socket.
+pub(super) async fn answers(said: &[u8], mailbox: &Mailbox) -> Vec<u8> {
+    let mut answers = Vec::new();
+    // Reading and writing memory does not fail.
+    let _ = converse(said, &mut answers, mailbox, IDLE).await;
+    answers
+}
+
 /// One connection from greeting to good-bye.
-async fn converse(mut stream: TcpStream, mailbox: &Mailbox, idle: Duration) -> io::Result<()> {
-    let (read, mut write) = stream.split();
+async fn converse(
+    read: impl AsyncRead + Unpin,
+    mut write: impl AsyncWrite + Unpin,
+    mailbox: &Mailbox,
+    idle: Duration,
+) -> io::Result<()> {
     let (mut read, mut session) = (BufReader::new(read), Session::default());
     say(&mut write, "220 tolom mail catcher ESMTP").await?;
     loop {
@@ -167,7 +180,7 @@ async fn read_data(read: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Data> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tokio::io::AsyncReadExt;
+    use tokio::{io::AsyncReadExt, net::TcpStream};
 
     use super::*;
 
@@ -182,7 +195,8 @@ mod tests {
         let (server, _) = listener.accept().await.unwrap();
         client.write_all(said).await.unwrap();
         let mut heard = String::new();
-        let (server, client) = tokio::join!(converse(server, mailbox, idle), client.read_to_string(&mut heard));
+        let (read, write) = server.into_split();
+        let (server, client) = tokio::join!(converse(read, write, mailbox, idle), client.read_to_string(&mut heard));
         server.unwrap();
         client.unwrap();
         heard

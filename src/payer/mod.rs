@@ -3,7 +3,7 @@
 //! For the demo, the benchmark and tests. It knows the API's contract and nothing of what stands behind it, so that
 //! what works for it works for everybody.
 
-mod sse;
+pub mod sse;
 
 use std::time::Duration;
 

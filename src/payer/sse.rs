@@ -1,20 +1,20 @@
 //! Reads server-sent events (WHATWG HTML, section 9.2.6) as their bytes come in.
 
 /// The longest line, and the longest data of one event. Beyond it, what follows is dropped.
-const MAX_BYTES: usize = 256 * 1024;
+pub const MAX_BYTES: usize = 256 * 1024;
 
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Event {
+pub struct Event {
     /// Its type; `message` if it has none.
-    pub(super) kind: String,
+    pub kind: String,
     /// Its data, lines joined by line feeds.
-    pub(super) data: String,
+    pub data: String,
 }
 
 /// Puts events together from pieces of any length.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub struct Reader {
     line: Vec<u8>,
     after_carriage_return: bool,
     kind: String,
@@ -24,7 +24,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Takes the next bytes; returns the events that are complete with them.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Vec<Event> {
+    pub fn take(&mut self, bytes: &[u8]) -> Vec<Event> {
         let mut events = Vec::new();
         for byte in bytes {
             let second_half = std::mem::take(&mut self.after_carriage_return) && *byte == b'\n';

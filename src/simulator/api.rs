@@ -93,7 +93,8 @@ async fn authorize(
     let request: wire::AuthorizeRequest = read(&body)?;
     check(&headers, &request.reference, request.amount)?;
     let asked = app.asked(&headers, &request.reference, request.amount, fingerprint(&request)?);
-    let behaviour = cards::behaviour(&request.card.number);
+    let own = app.simulator.0.options.cards.iter().find(|(number, _)| *number == request.card.number);
+    let behaviour = own.map_or_else(|| cards::behaviour(&request.card.number), |(_, behaviour)| *behaviour);
     app.latency().await;
     match behaviour {
         Behaviour::TimeoutBefore => return Ok(app.never(&line).await),

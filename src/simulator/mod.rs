@@ -47,6 +47,8 @@ pub struct SimulatorOptions {
     /// `Retry-After`. Nothing is ever forgotten, because forgetting a reference would break idempotency. A million by
     /// default.
     pub max_operations: usize,
+    /// Numbers that behave like this, before the test cards are looked at. None by default.
+    pub cards: Vec<(String, cards::Behaviour)>,
     /// How a browser reaches this simulator, for the links in challenges. By default what the request's `Host` says.
     pub public_url: Option<String>,
 }
@@ -61,6 +63,7 @@ impl Default for SimulatorOptions {
             short_challenge: Duration::from_secs(2),
             retry_after: Duration::from_secs(1),
             max_operations: 1_000_000,
+            cards: Vec::new(),
             public_url: None,
         }
     }

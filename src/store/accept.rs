@@ -66,7 +66,7 @@ pub enum CardSource {
 /// What makes a repeated request harmless (IETF draft-ietf-httpapi-idempotency-key-header).
 #[derive(Debug, Clone)]
 pub struct Idempotency {
-    /// The header's value; its scope is the caller.
+    /// A digest of the header's value; its scope is the caller.
     pub key: String,
     /// SHA-256 over the stable business fields.
     pub fingerprint: [u8; 32],

@@ -36,7 +36,8 @@ pub fn is_applicant(text: &str) -> bool {
 
 /// Cuts a time to the whole second, so that it compares equal with what the database keeps. None outside 2000 to 2100.
 pub fn whole_second(at: OffsetDateTime) -> Option<OffsetDateTime> {
-    let at = at.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).ok()?;
+    // `9999-12-31T23:59:59-01:00` is well-formed (RFC 3339), and its UTC is out of what can be represented.
+    let at = at.checked_to_offset(time::UtcOffset::UTC)?.replace_nanosecond(0).ok()?;
     (2000..=2100).contains(&at.year()).then_some(at)
 }
 

@@ -109,8 +109,8 @@ async fn differences(
         let moved = row.moved();
         if moved != 0 {
             let sums = theirs.entry((clock::bishkek_day(row.at), row.currency.clone())).or_default();
-            sums.0 += moved.max(0);
-            sums.1 += (-moved).max(0);
+            sums.0 = sums.0.saturating_add(moved.max(0));
+            sums.1 = sums.1.saturating_add((-moved).max(0));
         }
     }
     let mut ours = Sums::new();

@@ -19,7 +19,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("notify", &["payment", "contracts", "clock", "config", "store"]),
     ("sealing", &["payment", "clock", "config", "store"]),
     ("relay", &["broker", "contracts", "store", "supervision"]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "contracts"]),
     ("worker", &["acquirer", "broker", "clock", "config", "contracts", "payment", "relay", "store", "supervision"]),
     (
         "workers",

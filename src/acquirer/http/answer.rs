@@ -177,11 +177,13 @@ fn approved(kind: OperationKind, answer: Operation) -> Result<Outcome, String> {
 /// The payer's browser will post to this address, so nothing but a web address passes.
 fn challenged(challenge: Option<Challenge>) -> Result<Outcome, String> {
     let challenge = challenge.ok_or("challenged without a challenge")?;
-    let challenge = Challenge { expires_at: plausible(challenge.expires_at)?, ..challenge };
-    let web = reqwest::Url::parse(&challenge.url).is_ok_and(|url| matches!(url.scheme(), "https" | "http"));
+    let url = reqwest::Url::parse(&challenge.url).ok().filter(|url| matches!(url.scheme(), "https" | "http"));
+    // As the browser will read it: what stood around it or in it unescaped, PostgreSQL might refuse.
+    let url: String = url.ok_or("a challenge without a web address")?.into();
+    let challenge = Challenge { url, expires_at: plausible(challenge.expires_at)?, ..challenge };
     let clean = |text: &str| !text.contains('\0');
     let fields = &challenge.fields;
-    if !web || fields.len() > CHALLENGE_FIELDS || !fields.iter().all(|(name, value)| clean(name) && clean(value)) {
+    if fields.len() > CHALLENGE_FIELDS || !fields.iter().all(|(name, value)| clean(name) && clean(value)) {
         return Err("a challenge that cannot be shown".to_owned());
     }
     Ok(Outcome::Challenged(challenge))
