@@ -16,7 +16,9 @@ pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume};
 use lapin::{Connection, ConnectionProperties};
 pub use publisher::{Exchange, Outgoing, PublishError, Publisher};
 pub use tap::{Arrival, Tap};
-pub use topology::{Depths, Finding, Names, Queue, apply, peek_dead_letters, remove, verify};
+pub use topology::{
+    Depths, Finding, Names, Queue, apply, peek, peek_dead_letters, remove, renew_stream, stream_has_writer, verify,
+};
 
 use crate::config;
 

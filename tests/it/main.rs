@@ -4,6 +4,7 @@ mod acquirer;
 mod architecture;
 mod bench;
 mod broker;
+mod chaos;
 mod contracts;
 mod demo;
 mod intake;
