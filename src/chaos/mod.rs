@@ -29,7 +29,7 @@ use self::{
     reckon::Ending,
     world::World,
 };
-use crate::{app, broker, stage, store::books, workers};
+use crate::{app, broker, payer::Payer, stage, store::books, workers};
 
 /// The most payments of a run: as many as the acquirer's simulator and the mail catcher are made to remember.
 pub const MOST_PAYMENTS: usize = 10_000;
@@ -39,6 +39,9 @@ const AFTERMATH: Duration = Duration::from_secs(8);
 const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 /// How long everything may take to come to its end, once all is well again. A row of the outbox waits a minute at most.
 const QUIET_WITHIN: Duration = Duration::from_secs(240);
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Processes that ended by themselves, before the run is given up.
+const MOST_DEATHS: usize = 50;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const TELL_EVERY: Duration = Duration::from_secs(20);
 
@@ -101,6 +104,7 @@ async fn play(options: &ChaosOptions, world: &mut World, say: &impl Fn(&str)) ->
         drain: Duration::from_secs(world.config.shutdown.drain_s + 5),
         slow: world.config.acquirer.call_timeout() * 2,
     };
+    ready(world, &diary).await?;
     let bills = stage::issue_bills(&world.pool, &world.config, 0..options.payments(), world.clock.now()).await?;
     let crowd = Crowd::new(world.sites()?, world.agency.clone(), world.config.clone(), world.clock.clone());
     let coming = crowd.clone().come(bills, options.rate, options.seed);
@@ -110,7 +114,7 @@ async fn play(options: &ChaosOptions, world: &mut World, say: &impl Fn(&str)) ->
     let began = Instant::now();
     tokio::select! {
         done = carry_out(plan, world, measures, began, &diary) => done?,
-        () = tell(&crowd, &diary, say) => {}
+        stuck = tell(&crowd, &diary, say) => stuck?,
     }
     let mut ending = Ending { faults_s: began.elapsed().as_secs_f64(), ..Ending::default() };
     say("the faults are over");
@@ -118,7 +122,7 @@ async fn play(options: &ChaosOptions, world: &mut World, say: &impl Fn(&str)) ->
     watch(world, &diary, AFTERMATH, async |_| Ok(false)).await?;
     crowd.close();
     watch(world, &diary, ANSWERED_WITHIN, async |_| Ok(crowd.waiting() == 0)).await?;
-    say("every payer is answered; waiting until everything has come to its end");
+    say(&format!("{} requests are unanswered; waiting until everything has come to its end", crowd.waiting()));
     let quiet = Instant::now();
     ending.quiet =
         watch(world, &diary, QUIET_WITHIN, async |world| Ok(books::on_their_way(&world.pool).await? == 0)).await?;
@@ -166,11 +170,13 @@ async fn carry_out(
     Ok(())
 }
 
-/// Tells now and then how it goes; never ends.
-async fn tell(crowd: &Crowd, diary: &Diary, say: &impl Fn(&str)) {
+/// Tells now and then how it goes; ends only when it makes no sense to go on.
+async fn tell(crowd: &Crowd, diary: &Diary, say: &impl Fn(&str)) -> anyhow::Result<()> {
     loop {
         sleep(TELL_EVERY).await;
-        let (heard, faults) = (crowd.heard(), diary.faults().len());
+        let (heard, faults, deaths) = (crowd.heard(), diary.faults().len(), diary.deaths());
+        let last = deaths.last().map(String::as_str).unwrap_or_default();
+        anyhow::ensure!(deaths.len() < MOST_DEATHS, "processes end by themselves again and again: {last}");
         say(&format!(
             "{} payments offered, {} accepted, {} requests being repeated; {faults} faults done",
             heard.offered,
@@ -178,6 +184,15 @@ async fn tell(crowd: &Crowd, diary: &Diary, say: &impl Fn(&str)) {
             crowd.waiting(),
         ));
     }
+}
+
+/// Waits until payments can be made.
+async fn ready(world: &mut World, diary: &Diary) -> anyhow::Result<()> {
+    let sites = world.sites()?;
+    let serving = async |_: &World| Ok(join_all(sites.iter().map(Payer::keys)).await.iter().all(Result::is_ok));
+    let served = watch(world, diary, READY_WITHIN, serving).await?;
+    anyhow::ensure!(served, "the intakes do not serve: {} says why", world.directory.display());
+    Ok(())
 }
 
 /// Keeps every process running until `done`, at most so long; says whether it came to that.

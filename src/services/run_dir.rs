@@ -25,7 +25,9 @@ use super::{
 
 /// Every process of a run carries its directory in this variable, children of children too; so the ones that detached
 /// themselves (epmd does) are found without any record of their ids.
-pub(super) const MARK: &str = "TOLOM_SERVICES_RUN";
+///
+/// It does not begin with `TOLOM_`: that would be a setting, and roles of ours may be such children.
+pub(super) const MARK: &str = "RUN_OF_TOLOM_SERVICES";
 
 /// A run's directory; dropping it removes it and ends what still carries its mark.
 #[derive(Debug)]
