@@ -88,7 +88,7 @@ impl Kind {
             Self::Kill => traits("kill -9", "a process is killed, and started again", 24, (0, 2_000), 1_500),
             Self::Drain => traits("rolling deploy", "SIGTERM, a drain, and a new process", 10, (0, 500), 4_000),
             Self::Freeze => {
-                traits("freeze", "SIGSTOP for longer than a claim's lease, then SIGCONT", 14, (6_000, 9_000), 500)
+                traits("freeze", "SIGSTOP for longer than a claim's lease, then SIGCONT", 14, (8_000, 11_000), 500)
             }
             Self::FreezeLong => {
                 traits("long freeze", "SIGSTOP until the broker has given the peer up", 2, (24_000, 30_000), 500)

@@ -63,6 +63,10 @@ pub(super) async fn reckon(
     for payment in &payments {
         *ended.entry(payment.status.clone()).or_default() += 1;
     }
+    let mut failed: BTreeMap<String, usize> = BTreeMap::new();
+    for payment in payments.iter().filter(|payment| payment.status == "failed") {
+        *failed.entry(payment.note.clone().unwrap_or_else(|| "no reason noted".to_owned())).or_default() += 1;
+    }
     let in_review = payments.iter().filter(|payment| payment.status == "review");
     let broken = diary.faults();
     let report = Report {
@@ -88,6 +92,7 @@ pub(super) async fn reckon(
         troubles: broken.iter().filter_map(trouble).collect(),
         accepted: heard.accepted.len(),
         ended,
+        failed,
         in_review: in_review.map(|payment| (payment.id, payment.note.clone().unwrap_or_default())).collect(),
         on_their_way,
         lost: lost(&heard.accepted, &payments),

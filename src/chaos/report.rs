@@ -39,6 +39,8 @@ pub struct Report {
     pub accepted: usize,
     /// All payments by where they ended.
     pub ended: BTreeMap<String, usize>,
+    /// Payments that failed, not charged, by the reason that was noted.
+    pub failed: BTreeMap<String, usize>,
     /// Payments that a person has to settle, with the reason.
     pub in_review: Vec<(Uuid, String)>,
     /// What has not come to its end.
@@ -275,6 +277,9 @@ impl Report {
         );
         for (status, count) in &self.ended {
             text.push_str(&format!("    {count:>7} {status}\n"));
+        }
+        for (why, count) in &self.failed {
+            text.push_str(&format!("    {count:>7} failed: {why}\n"));
         }
         let Absorbed { requests, acquirer, journal, operations } = self.absorbed;
         let Receipts { sent, mails, repeated, .. } = self.receipts;

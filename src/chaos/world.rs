@@ -41,13 +41,13 @@ const CHALLENGE: Duration = Duration::from_secs(30);
 /// What differs from the defaults, so that a claim's lease, a retry and a look at what is unknown take seconds and not
 /// minutes: then a run of minutes sees each of them many times.
 pub(super) const SETTINGS: [(&str, &str); 14] = [
-    ("database.max_connections", "5"),
+    ("database.max_connections", "10"),
     ("broker.publish_timeout_ms", "3000"),
     ("broker.retry_delays_ms", "[500, 2000, 5000]"),
     ("intake.lookups_per_minute", "100000"),
     ("acquirer.connect_timeout_ms", "500"),
     ("acquirer.answer_timeout_ms", "2000"),
-    ("acquirer.send_within_ms", "2000"),
+    ("acquirer.send_within_ms", "4000"),
     ("acquirer.grace_ms", "1000"),
     ("resolve.poll_ms", "250"),
     ("resolve.schedule_s", "[1, 2, 4]"),
