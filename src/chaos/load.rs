@@ -29,11 +29,11 @@ use crate::{
 };
 
 /// How long a payer waits for an answer before the request is repeated.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a payer looks at a silent page before it is loaded again.
-const LOOKS_FOR: Duration = Duration::from_secs(10);
+const LOOKS_FOR: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(300);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 const APPROVED: &str = "4111111111111111";
 /// Its reversal is booked and answered 500 the first time.
@@ -224,6 +224,7 @@ impl Inner {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         self.heard().unanswered += 1;
         let mut request = self.request(bill, card).await;
+        let mut pause = PAUSE;
         let answered = loop {
             let answer = timeout(PATIENCE, self.site().submit(&request, key)).await;
             let (word, next) = judge(answer.ok());
@@ -231,7 +232,10 @@ impl Inner {
             match next {
                 Next::Accepted(id) => break Some(id),
                 Next::Refused => break None,
-                Next::Repeat(pause) => sleep(pause).await,
+                Next::Repeat(asked) => {
+                    sleep(asked.max(pause)).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
                 Next::SealAnew => {
                     self.key.lock().unwrap_or_else(PoisonError::into_inner).take();
                     request = self.request(bill, card).await;
@@ -323,6 +327,7 @@ impl Inner {
 enum Next {
     Accepted(Uuid),
     Refused,
+    /// Not before so long.
     Repeat(Duration),
     SealAnew,
 }
@@ -330,8 +335,8 @@ enum Next {
 /// Names an answer, and says what follows from it. None is no answer in time.
 fn judge(answer: Option<Result<Submitted, PayerError>>) -> (String, Next) {
     let answer = match answer {
-        None => return ("no answer in time".to_owned(), Next::Repeat(PAUSE)),
-        Some(Err(_)) => return ("connection refused or broken".to_owned(), Next::Repeat(PAUSE)),
+        None => return ("no answer in time".to_owned(), Next::Repeat(Duration::ZERO)),
+        Some(Err(_)) => return ("connection refused or broken".to_owned(), Next::Repeat(Duration::ZERO)),
         Some(Ok(answer)) => answer,
     };
     if let Some(id) = answer.id() {
@@ -346,7 +351,7 @@ fn judge(answer: Option<Result<Submitted, PayerError>>) -> (String, Next) {
         (503, Some(_)) => format!("503 {problem} with Retry-After"),
         (status, _) => format!("{status} {problem}"),
     };
-    let pause = retry_after.map_or(PAUSE, |seconds| Duration::from_secs(seconds).min(LONGEST_PAUSE));
+    let pause = Duration::from_secs(retry_after.unwrap_or_default());
     let next = match (answer.status.as_u16(), problem) {
         (422, "card-key-unknown" | "card-expired") => Next::SealAnew,
         (429 | 500..=599, _) | (409, "request-in-flight") => Next::Repeat(pause),

@@ -118,14 +118,14 @@ async fn play(options: &ChaosOptions, world: &mut World, say: &impl Fn(&str)) ->
     }
     let mut ending = Ending { faults_s: began.elapsed().as_secs_f64(), ..Ending::default() };
     say("the faults are over");
-    ending.streams_renewed += renew_stream(world, say).await?;
-    watch(world, &diary, AFTERMATH, async |_| Ok(false)).await?;
+    ending.streams_renewed = renew_stream(world, &diary, say).await?;
+    watch(world, &diary, AFTERMATH, async |_| Ok(false)).await;
     crowd.close();
-    watch(world, &diary, ANSWERED_WITHIN, async |_| Ok(crowd.waiting() == 0)).await?;
+    watch(world, &diary, ANSWERED_WITHIN, async |_| Ok(crowd.waiting() == 0)).await;
     say(&format!("{} requests are unanswered; waiting until everything has come to its end", crowd.waiting()));
     let quiet = Instant::now();
     ending.quiet =
-        watch(world, &diary, QUIET_WITHIN, async |world| Ok(books::on_their_way(&world.pool).await? == 0)).await?;
+        watch(world, &diary, QUIET_WITHIN, async |world| Ok(books::on_their_way(&world.pool).await? == 0)).await;
     ending.quiet_s = quiet.elapsed().as_secs_f64();
     drop(coming);
     ending.undrained = end_processes(world, measures).await;
@@ -190,7 +190,7 @@ async fn tell(crowd: &Crowd, diary: &Diary, say: &impl Fn(&str)) -> anyhow::Resu
 async fn ready(world: &mut World, diary: &Diary) -> anyhow::Result<()> {
     let sites = world.sites()?;
     let serving = async |_: &World| Ok(join_all(sites.iter().map(Payer::keys)).await.iter().all(Result::is_ok));
-    let served = watch(world, diary, READY_WITHIN, serving).await?;
+    let served = watch(world, diary, READY_WITHIN, serving).await;
     anyhow::ensure!(served, "the intakes do not serve: {} says why", world.directory.display());
     Ok(())
 }
@@ -201,29 +201,37 @@ async fn watch(
     diary: &Diary,
     at_most: Duration,
     mut done: impl AsyncFnMut(&World) -> anyhow::Result<bool>,
-) -> anyhow::Result<bool> {
+) -> bool {
     let deadline = Instant::now() + at_most;
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while Instant::now() < deadline {
         look.tick().await;
         world.processes.iter_mut().for_each(|process| diary.watch(process));
-        if done(world).await? {
-            return Ok(true);
+        // A server that has only just come back may need another moment.
+        if done(world).await.unwrap_or(false) {
+            return true;
         }
     }
-    Ok(false)
+    false
 }
 
 /// RabbitMQ 3.10 may come back from a crash with a stream that has no writer. An operator deletes it and declares it
 /// anew; the outbox still has whatever was not confirmed.
-async fn renew_stream(world: &World, say: &impl Fn(&str)) -> anyhow::Result<u32> {
-    if broker::stream_has_writer(&world.broker).await? {
-        return Ok(0);
-    }
-    say("the crash has left the stream without a writer: declared anew");
-    broker::renew_stream(&world.broker).await?;
-    Ok(1)
+async fn renew_stream(world: &mut World, diary: &Diary, say: &impl Fn(&str)) -> anyhow::Result<u32> {
+    let mut renewed = 0;
+    let whole = async |world: &World| {
+        if broker::stream_has_writer(&world.broker).await? {
+            return Ok(true);
+        }
+        say("a crash has left the stream without a writer: it is declared anew");
+        broker::renew_stream(&world.broker).await?;
+        renewed += 1;
+        Ok(false)
+    };
+    let whole = watch(world, diary, READY_WITHIN, whole).await;
+    anyhow::ensure!(whole, "the stream confirms nothing, declared anew {renewed} times");
+    Ok(renewed)
 }
 
 /// Ends every process in order; says which did not drain.

@@ -226,3 +226,47 @@ async fn dead_letters(world: &World) -> anyhow::Result<DeadLetters> {
     let in_broker = dead.map(|(queue, _, dead)| (queue.name().to_owned(), dead)).collect();
     Ok(DeadLetters { in_broker, parked: store::reckoning::parked(&world.pool).await? })
 }
+
+#[cfg(test)]
+mod tests {
+    use time::ext::NumericalDuration as _;
+
+    use super::*;
+
+    fn stand(accepted_s: i64, captured_s: Option<i64>) -> Stand {
+        let at = |seconds: i64| OffsetDateTime::UNIX_EPOCH + seconds.seconds();
+        Stand {
+            id: Uuid::nil(),
+            status: String::new(),
+            note: None,
+            accepted_at: at(accepted_s),
+            captured_at: captured_s.map(at),
+        }
+    }
+
+    #[test]
+    fn a_fault_is_recovered_from_when_a_payment_made_afterwards_is_captured() {
+        let over = OffsetDateTime::UNIX_EPOCH + 10.seconds();
+        // One made before, one that is never captured, and of two made afterwards the one that is quicker.
+        let payments = [stand(9, Some(11)), stand(10, None), stand(11, Some(17)), stand(12, Some(14))];
+        assert_eq!(recovery(over, &payments), Some(4.0));
+        assert_eq!(recovery(over, &payments[..2]), None);
+    }
+
+    #[test]
+    fn what_differs_from_the_defaults_is_told_with_its_default() {
+        let told =
+            settings(&[("receipt.batch".to_owned(), "7".to_owned()), ("capture.batch".to_owned(), "100".to_owned())]);
+        let told: BTreeMap<&str, (&str, &str)> =
+            told.iter().map(|s| (s.key.as_str(), (s.value.as_str(), s.default.as_str()))).collect();
+        assert_eq!(told["receipt.batch"], ("7", "50"));
+        assert_eq!(told["resolve.schedule_s"], ("[1, 2, 4]", "[10, 60, 300, 900, 3600]"));
+        assert!(!told.contains_key("capture.batch"), "as it is by default");
+    }
+
+    #[test]
+    fn what_is_accepted_and_in_no_book_is_lost() {
+        let lost_id = Uuid::from_u128(1);
+        assert_eq!(lost(&[Uuid::nil(), lost_id].into(), &[stand(0, None)]), [lost_id]);
+    }
+}

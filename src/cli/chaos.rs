@@ -29,7 +29,7 @@ pub(super) struct Chaos {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Payers a second.
-    #[arg(long, default_value_t = 8.0, value_parser = rate)]
+    #[arg(long, default_value_t = 5.0, value_parser = rate)]
     rate: f64,
     /// Print the faults and do nothing.
     #[arg(long)]
