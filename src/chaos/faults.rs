@@ -28,7 +28,8 @@ use crate::{
 /// Between looks at whether a process still runs.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-const RESTORE_ATTEMPTS: u32 = 3;
+/// How often a server is started, or an alarm ended, before that counts as trouble.
+const ATTEMPTS: u32 = 3;
 
 /// A fault as it was.
 #[derive(Debug, Clone, Serialize)]
@@ -231,12 +232,12 @@ async fn befall_database(
         Kind::DatabaseKilled => {
             own.crash();
             sleep(fault.lasts).await;
-            Ok(own.start_again().await?)
+            start_again(own).await
         }
         _ => {
             own.shut_down().await;
             sleep(fault.lasts).await;
-            Ok(own.start_again().await?)
+            start_again(own).await
         }
     }
 }
@@ -247,11 +248,10 @@ async fn befall_broker(fault: &Fault, own: &mut Own<'_>) -> anyhow::Result<()> {
         sleep(fault.lasts).await;
         // Whatever became of the first command, the alarm must end.
         let mut ended = own.rabbitmqctl(&restored).await;
-        for _ in 0..RESTORE_ATTEMPTS {
-            if ended.is_ok() {
-                break;
+        for _ in 1..ATTEMPTS {
+            if ended.is_err() {
+                ended = own.rabbitmqctl(&restored).await;
             }
-            ended = own.rabbitmqctl(&restored).await;
         }
         ended.and(raised)
     };
@@ -268,14 +268,25 @@ async fn befall_broker(fault: &Fault, own: &mut Own<'_>) -> anyhow::Result<()> {
         Kind::BrokerKilled => {
             own.crash();
             sleep(fault.lasts).await;
-            Ok(own.start_again().await?)
+            start_again(own).await
         }
         _ => {
             own.shut_down().await;
             sleep(fault.lasts).await;
-            Ok(own.start_again().await?)
+            start_again(own).await
         }
     }
+}
+
+/// Starts a server, again and again: on a machine that is busy it may take longer than anyone waits.
+async fn start_again(own: &mut Own<'_>) -> anyhow::Result<()> {
+    let mut started = own.start_again().await;
+    for _ in 1..ATTEMPTS {
+        if started.is_err() {
+            started = own.start_again().await;
+        }
+    }
+    Ok(started?)
 }
 
 /// The plan, lane by lane.

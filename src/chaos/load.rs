@@ -35,6 +35,11 @@ const LOOKS_FOR: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(300);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
+/// More payers than that look at a page, or wait for an answer, and whoever comes turns away: the machine that plays the
+/// payers plays everything else too.
+const MOST_VISITS: usize = 200;
+const MOST_WAITING: usize = 60;
+
 const APPROVED: &str = "4111111111111111";
 /// Its reversal is booked and answered 500 the first time.
 const REVERSAL_ERROR: &str = "4000000000050122";
@@ -77,6 +82,8 @@ enum Habit {
 pub(super) struct Heard {
     /// Payments that somebody wanted to make.
     pub(super) offered: u64,
+    /// Payers who turned away, for too many were waiting.
+    pub(super) turned_away: u64,
     /// Answers to submissions by kind, the missing ones too.
     pub(super) answers: BTreeMap<String, u64>,
     /// Payments that were answered 202.
@@ -153,8 +160,12 @@ impl Crowd {
             }
             let (inner, card, habit) = (Arc::clone(&self.0), card(&mut dice), habit(&mut dice));
             let tries_again = dice.below(2) == 0;
-            visits.spawn(async move { inner.visit(&bill, card, habit, tries_again).await });
             while visits.try_join_next().is_some() {}
+            if visits.len() >= MOST_VISITS || self.waiting() >= MOST_WAITING {
+                self.0.heard().turned_away += 1;
+                continue;
+            }
+            visits.spawn(async move { inner.visit(&bill, card, habit, tries_again).await });
         }
         visits.join_all().await;
     }

@@ -82,6 +82,7 @@ pub(super) async fn reckon(
         load: Load {
             rate: options.rate,
             offered: heard.offered,
+            turned_away: heard.turned_away,
             answers: heard.answers.clone(),
             unanswered: heard.unanswered,
             confirmed: heard.confirmed,

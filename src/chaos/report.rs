@@ -89,6 +89,8 @@ pub struct Load {
     pub rate: f64,
     /// Payments that somebody wanted to make.
     pub offered: u64,
+    /// Payers who turned away, for too many were waiting already.
+    pub turned_away: u64,
     /// Answers to submissions by kind, repetitions included.
     pub answers: BTreeMap<String, u64>,
     /// Requests that nobody answered by the end.
@@ -256,8 +258,11 @@ impl Report {
     }
 
     fn about_payers(&self) -> String {
-        let Load { rate, offered, answers, unanswered, confirmed, paid_elsewhere, contradictions } = &self.load;
-        let mut text = format!("\n  {offered} payments offered, {rate} payers a second; what they were answered:\n");
+        let Load { rate, offered, turned_away, answers, unanswered, confirmed, paid_elsewhere, contradictions } =
+            &self.load;
+        let mut text = format!(
+            "\n  {offered} payments offered, {rate} payers a second, {turned_away} turned away when too many waited; answers:\n"
+        );
         for (answer, count) in answers {
             text.push_str(&format!("    {count:>7} {answer}\n"));
         }

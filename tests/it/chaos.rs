@@ -17,7 +17,7 @@ fn report(output: &Output) -> Value {
 
 #[test]
 fn a_short_run_breaks_much_and_loses_nothing() {
-    let output = tolom(&["chaos", "--minutes", "0.3", "--seed", "7", "--rate", "6", "--json"]);
+    let output = tolom(&["chaos", "--minutes", "0.3", "--seed", "7", "--rate", "4", "--json"]);
     let told = report(&output);
     let pretty = serde_json::to_string_pretty(&told).unwrap();
     assert!(output.status.success(), "{pretty}\n{}", String::from_utf8_lossy(&output.stderr));
@@ -26,8 +26,8 @@ fn a_short_run_breaks_much_and_loses_nothing() {
     assert_eq!(told["charged_twice"], Value::Array(Vec::new()), "{pretty}");
     let faults: u64 = told["faults"].as_array().unwrap().iter().filter_map(|line| line["count"].as_u64()).sum();
     assert!(faults >= 5, "{pretty}");
-    assert!(told["accepted"].as_u64().unwrap() > 50, "{pretty}");
-    assert!(told["ended"]["captured"].as_u64().unwrap() > 25, "{pretty}");
+    assert!(told["accepted"].as_u64().unwrap() > 40, "{pretty}");
+    assert!(told["ended"]["captured"].as_u64().unwrap() > 15, "{pretty}");
     for role in workers::ALL {
         let processes = told["processes"].as_array().unwrap();
         assert!(processes.iter().any(|name| name.as_str().unwrap().starts_with(role.name)), "{} runs", role.name);
