@@ -349,7 +349,7 @@ mod tests {
 
     #[tokio::test]
     async fn delays_and_throttles_take_their_time() {
-        for (mode, least_ms) in [(Mode::Delay(Duration::from_millis(100)), 200), (Mode::Throttle(5_000), 300)] {
+        for (mode, least_ms) in [(Mode::Delay(Duration::from_millis(100)), 200), (Mode::Throttle(5_000), 200)] {
             let (proxy, _far) = echo().await;
             proxy.set(mode);
             let mut near = TcpStream::connect(proxy.address()).await.unwrap();
