@@ -9,6 +9,7 @@ pub mod app;
 pub mod bench;
 pub mod bills_csv;
 pub mod broker;
+pub mod chaos;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -1,10 +1,11 @@
-//! What the demo and the benchmark play on: servers, a database, queues and addresses of their own, and their removal.
+//! What the demo, the benchmark and chaos play on: servers, a database, queues and addresses of their own, and their removal.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use serde::Serialize;
 use sqlx::PgPool;
+use time::{Date, OffsetDateTime};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -12,22 +13,26 @@ use crate::{
     app::{App, Roles},
     broker::{self, Broker},
     clock::Clock,
-    config::Config,
+    config::{Config, Secret},
     mail_catcher::MailCatcher,
     payer::Payer,
+    payment::{Currency, Money, PaymentCode, card::CardInput},
     sealing::{self, KeyDir},
     services::{Given, Services, Wanted},
     simulator::{self, Simulator, SimulatorOptions},
     store::{
         self,
+        bills::{self, BillTerms},
         clients::{self, Client, ClientKind},
         scratch,
     },
     telemetry, workers,
 };
 
-/// The agency that issues the bills. Nobody keeps its token: they come from files.
+/// The agency that issues the bills.
 pub(crate) const AGENCY: &str = "stage-agency";
+/// What each bill is about.
+pub(crate) const AMOUNT: Money = Money::new(51_000, Currency::KGS);
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -123,28 +128,10 @@ impl Stage {
         self.keys = Some(keys);
         let listeners = Listeners::take(&mut config).await?;
         let config = Arc::new(config);
-        self.furnish(&config, &say).await?;
-        self.start(config, listeners, plan.simulator.clone(), log, say).await
-    }
-
-    /// The database with an agency and a sealing key, and the queues.
-    async fn furnish(&mut self, config: &Config, say: &impl Fn(&str)) -> anyhow::Result<()> {
+        self.broker = Some(Broker::new(&config.broker));
         let (maintenance, name) = self.database.as_ref().context("a database is named first")?;
-        scratch::create_database(maintenance, name).await.with_context(|| {
-            format!("the database {name} cannot be created: may this account of PostgreSQL create databases?")
-        })?;
-        let pool = store::connect(&config.database)?;
-        store::migrate(&pool).await.context("the schema cannot be made")?;
-        say(&format!("database {name} and its schema are there"));
-        let broker = self.broker.insert(Broker::new(&config.broker));
-        broker::apply(broker).await.context("the queues cannot be made")?;
-        say(&format!("exchanges and queues {}* are there", config.broker.prefix));
-        let agency = Client { id: AGENCY.to_owned(), kind: ClientKind::Agency, name: "Agency".to_owned() };
-        clients::add(&pool, &agency).await?;
-        let keys = KeyDir::open(&config.sealing.keys_dir)?;
-        sealing::ensure_current(&pool, &keys, &config.sealing, Clock::system().now()).await?;
-        pool.close().await;
-        Ok(())
+        furnish(&config, maintenance, name, &say).await?;
+        self.start(config, listeners, plan.simulator.clone(), log, say).await
     }
 
     async fn start(
@@ -229,6 +216,62 @@ impl Stage {
     }
 }
 
+/// Makes the database with an agency and a sealing key, and the queues. The agency's token.
+pub(crate) async fn furnish(
+    config: &Config,
+    maintenance: &str,
+    name: &str,
+    say: &impl Fn(&str),
+) -> anyhow::Result<Secret> {
+    scratch::create_database(maintenance, name).await.with_context(|| {
+        format!("the database {name} cannot be created: may this account of PostgreSQL create databases?")
+    })?;
+    let pool = store::connect(&config.database)?;
+    store::migrate(&pool).await.context("the schema cannot be made")?;
+    say(&format!("database {name} and its schema are there"));
+    broker::apply(&Broker::new(&config.broker)).await.context("the queues cannot be made")?;
+    say(&format!("exchanges and queues {}* are there", config.broker.prefix));
+    let agency = Client { id: AGENCY.to_owned(), kind: ClientKind::Agency, name: "Agency".to_owned() };
+    let token = clients::add(&pool, &agency).await?;
+    let keys = KeyDir::open(&config.sealing.keys_dir)?;
+    sealing::ensure_current(&pool, &keys, &config.sealing, Clock::system().now()).await?;
+    pool.close().await;
+    Ok(token)
+}
+
+/// Issues open bills of these numbers, all of the same amount.
+pub(crate) async fn issue_bills(
+    pool: &PgPool,
+    config: &Config,
+    numbers: Range<usize>,
+    now: OffsetDateTime,
+) -> anyhow::Result<Vec<PaymentCode>> {
+    let service = config.services.first().context("no service is configured")?;
+    let bill = |number| {
+        Ok(BillTerms {
+            code: format!("{}{number:010}", service.prefix).parse()?,
+            service: service.service.clone(),
+            applicant: "Асанов Айбек Маратович".to_owned(),
+            amount: AMOUNT,
+            valid_until: now + time::Duration::days(30),
+        })
+    };
+    let terms: Vec<BillTerms> = numbers.map(bill).collect::<anyhow::Result<_>>()?;
+    bills::import(pool, AGENCY, &terms, now).await?;
+    Ok(terms.into_iter().map(|terms| terms.code).collect())
+}
+
+/// A card of this number that is good otherwise.
+pub(crate) fn card(number: &str, today: Date) -> CardInput {
+    CardInput {
+        number: number.to_owned(),
+        expiry_month: 12,
+        expiry_year: u16::try_from(today.year() + 3).unwrap_or(u16::MAX),
+        cvc: "123".to_owned(),
+        holder: "AIBEK ASANOV".to_owned(),
+    }
+}
+
 impl Listeners {
     /// Takes the usual ports, or any that are free, and writes into the settings what was taken.
     async fn take(config: &mut Config) -> anyhow::Result<Self> {
@@ -289,6 +332,6 @@ fn wanted(config: &Config, durable: bool) -> Wanted {
 }
 
 /// Cargo's folder for what may be thrown away.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from)
 }

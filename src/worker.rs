@@ -142,16 +142,11 @@ impl Context {
         }
     }
 
-    /// The terms of a claim made now.
+    /// The terms of this process's claims.
     pub fn terms(&self) -> Terms<'_> {
-        let now = self.clock.now();
         let acquirer = &self.config.acquirer;
-        Terms {
-            owner: &self.owner,
-            now,
-            send_before: now + Duration::from_millis(acquirer.send_within_ms),
-            lease_until: now + acquirer.lease(),
-        }
+        let send_within = Duration::from_millis(acquirer.send_within_ms);
+        Terms { owner: &self.owner, clock: &self.clock, send_within, lease: acquirer.lease() }
     }
 
     /// When `resolve` takes its first look at an operation that is unknown from now on.

@@ -4,30 +4,22 @@ use std::thread::available_parallelism;
 
 use anyhow::Context as _;
 use futures::future::try_join_all;
-use time::Duration;
 
 use crate::{
     clock::bishkek_day,
-    config::Config,
     contracts,
     payer::{Payer, Request, SealingKey},
-    payment::{Currency, Money, PaymentCode, card::CardInput},
-    stage::{AGENCY, Set},
-    store::bills::{self, BillTerms},
+    payment::PaymentCode,
+    stage::{self, AMOUNT, Set},
 };
 
-const AMOUNT: Money = Money::new(51_000, Currency::KGS);
 /// A test card that is approved.
 const CARD: &str = "4111111111111111";
 
 /// Issues `count` bills, numbered from `first`, and seals a card for each.
 pub(super) async fn requests(set: &Set, payer: &Payer, first: usize, count: usize) -> anyhow::Result<Vec<Request>> {
-    let now = set.clock.now();
-    let terms = (first..first + count).map(|number| bill(&set.config, number, now + Duration::days(30)));
-    let terms: Vec<BillTerms> = terms.collect::<anyhow::Result<_>>()?;
-    bills::import(&set.pool, AGENCY, &terms, now).await?;
+    let codes = stage::issue_bills(&set.pool, &set.config, first..first + count, set.clock.now()).await?;
     let key = payer.keys().await?.into_iter().next().context("there is no sealing key")?;
-    let codes: Vec<PaymentCode> = terms.into_iter().map(|terms| terms.code).collect();
     let part = codes.len().div_ceil(available_parallelism().map_or(1, usize::from)).max(1);
     // Sealing is arithmetic: on threads of its own, it keeps nobody waiting.
     let parts = codes.chunks(part).map(|codes| {
@@ -35,17 +27,6 @@ pub(super) async fn requests(set: &Set, payer: &Payer, first: usize, count: usiz
         tokio::task::spawn_blocking(move || sealer.seal())
     });
     Ok(try_join_all(parts).await?.into_iter().flatten().collect())
-}
-
-fn bill(config: &Config, number: usize, valid_until: time::OffsetDateTime) -> anyhow::Result<BillTerms> {
-    let service = config.services.first().context("no service is configured")?;
-    Ok(BillTerms {
-        code: format!("{}{number:010}", service.prefix).parse()?,
-        service: service.service.clone(),
-        applicant: "Асанов Айбек Маратович".to_owned(),
-        amount: AMOUNT,
-        valid_until,
-    })
 }
 
 /// A part of the sealing.
@@ -60,13 +41,7 @@ impl Sealer {
     fn seal(self) -> Vec<Request> {
         let now = self.set.clock.now();
         let today = bishkek_day(now);
-        let card = CardInput {
-            number: CARD.to_owned(),
-            expiry_month: 12,
-            expiry_year: u16::try_from(today.year() + 3).unwrap_or(u16::MAX),
-            cvc: "123".to_owned(),
-            holder: "AIBEK ASANOV".to_owned(),
-        };
+        let card = stage::card(CARD, today);
         let request = |bill: PaymentCode| Request {
             amount: AMOUNT,
             card: self.payer.seal(&self.key, &bill, &card, now),

@@ -21,7 +21,9 @@ pub use lane::Lane;
 use lapin::{Connection, ConnectionProperties};
 pub use publisher::{Exchange, Link, Outgoing, PublishError, Publisher};
 pub use tap::{Arrival, Tap};
-pub use topology::{Depths, Finding, Names, Queue, apply, peek_dead_letters, remove, verify};
+pub use topology::{
+    Depths, Finding, Names, Queue, apply, peek, peek_dead_letters, remove, renew_stream, stream_has_writer, verify,
+};
 pub use watchdog::Complaint;
 
 use crate::{config, supervision::Supervisor};

@@ -4,17 +4,20 @@
 //! dead-letter route and strategy, overflow, delivery limit, and a generous length. A policy may lower the length at
 //! run time; the broker takes the smaller of the two.
 
+use std::time::Duration;
+
 use lapin::{
-    Channel, Connection, ExchangeKind,
+    BasicProperties, Channel, Confirmation, Connection, ExchangeKind,
+    message::Delivery,
     options::{
-        BasicGetOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
-        QueueDeleteOptions,
+        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
+        QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
 use serde::Serialize;
 
-use super::{Broker, BrokerError, Parcel, consumer::parcel};
+use super::{Broker, BrokerError, Parcel, close, consumer::parcel};
 use crate::contracts::Topic;
 
 /// Deliveries of one message before the broker itself dead-letters it. Generous: messages that were merely prefetched
@@ -25,6 +28,8 @@ const DEAD_DELIVERY_LIMIT: i64 = 1_000_000_000;
 /// The stream beside finance's queue is kept this long.
 const STREAM_MAX_AGE: &str = "30D";
 const STREAM_MAX_BYTES: i64 = 20_000_000_000;
+/// A stream with a writer confirms in milliseconds; without one, never.
+const CONFIRMS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A queue that somebody consumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -388,13 +393,51 @@ pub async fn peek_dead_letters(broker: &Broker, limit: usize) -> Result<Vec<(Str
     let mut letters = Vec::new();
     for queue in Queue::ALL {
         let name = broker.names().dead(queue);
-        for _ in 0..limit {
-            let letter = channel.basic_get(name.as_str().into(), BasicGetOptions::default()).await?;
-            let Some(letter) = letter else { break };
-            let letter = letter.delivery;
-            letters.push((name.clone(), parcel(&letter.properties, letter.data, true)));
-        }
+        let found = look(&channel, &name, limit).await?;
+        letters.extend(found.into_iter().map(|letter| (name.clone(), parcel(&letter.properties, letter.data, true))));
     }
     connection.close(200, "done".into()).await?;
     Ok(letters)
+}
+
+/// Looks at what waits in a queue without taking it: up to `limit` bodies, which go back when this is done.
+pub async fn peek(broker: &Broker, queue: Queue, limit: usize) -> Result<Vec<Vec<u8>>, BrokerError> {
+    let connection = broker.connect("peek").await?;
+    let channel = connection.create_channel().await?;
+    let found = look(&channel, &broker.names().queue(queue), limit).await?;
+    connection.close(200, "done".into()).await?;
+    Ok(found.into_iter().map(|message| message.data).collect())
+}
+
+async fn look(channel: &Channel, name: &str, limit: usize) -> Result<Vec<Delivery>, BrokerError> {
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some(message) = channel.basic_get(name.into(), BasicGetOptions::default()).await?
+    {
+        found.push(message.delivery);
+    }
+    Ok(found)
+}
+
+/// Deletes finance's stream and declares it anew: what an operator does for a stream that a crash has left without a
+/// writer. What it held stands in finance's queue; what is not confirmed yet is in the outbox, and comes.
+pub async fn renew_stream(broker: &Broker) -> Result<(), BrokerError> {
+    let connection = broker.connect("topology").await?;
+    let channel = connection.create_channel().await?;
+    channel.queue_delete(broker.names().stream().into(), QueueDeleteOptions::default()).await?;
+    declare(&channel, broker).await?;
+    connection.close(200, "done".into()).await?;
+    Ok(())
+}
+
+/// Whether finance's stream confirms what it is sent. Leaves an empty message there: for worlds that end.
+pub async fn stream_has_writer(broker: &Broker) -> Result<bool, BrokerError> {
+    let connection = broker.connect("topology").await?;
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let (stream, properties) = (broker.names().stream().into(), BasicProperties::default());
+    let confirm = channel.basic_publish("".into(), stream, BasicPublishOptions::default(), b"", properties).await?;
+    let confirmed = tokio::time::timeout(CONFIRMS_WITHIN, confirm).await;
+    close(&connection).await;
+    Ok(matches!(confirmed, Ok(Ok(Confirmation::Ack(_)))))
 }

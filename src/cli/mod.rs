@@ -2,6 +2,7 @@
 
 mod admin;
 mod bench;
+mod chaos;
 mod dead;
 mod payment;
 mod roles;
@@ -43,6 +44,8 @@ enum Command {
     },
     /// Measure latency and throughput of the whole pipeline, with nothing prepared.
     Bench(bench::Bench),
+    /// Break the real roles and servers in every way while payments come in, and hold the books against each other.
+    Chaos(chaos::Chaos),
     /// Bring the database schema up to date.
     Migrate,
     /// Serve the HTTP intake.
@@ -178,13 +181,16 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     if let Command::Bench(bench) = command {
         return bench::run(bench, json, config, set).await;
     }
+    if let Command::Chaos(chaos) = command {
+        return chaos::run(chaos, json, config, set).await;
+    }
     let config = Arc::new(Config::load(config.as_deref(), &set)?);
     telemetry::log(&config.log);
     telemetry::log_panics();
     let session = Session { config, clock: Clock::system(), json };
     match command {
-        // Both have been run above: they make settings of their own.
-        Command::Demo { .. } | Command::Bench(_) => Ok(()),
+        // These have been run above: they make settings of their own.
+        Command::Demo { .. } | Command::Bench(_) | Command::Chaos(_) => Ok(()),
         Command::Migrate => roles::migrate(&session).await,
         Command::Intake => roles::intake(&session).await,
         Command::Worker { names } => roles::workers(&session, &names).await,

@@ -191,16 +191,21 @@ impl Config {
             None => figment.merge(Toml::file("tolom.toml")),
         };
         figment = figment.merge(Env::prefixed("TOLOM_").split("__"));
-        for (key, value) in flags {
-            let parsed: Value = value.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
-            figment = figment.merge(Serialized::global(key, parsed));
-        }
+        Self::read(with_flags(figment, flags))
+    }
+
+    fn read(figment: Figment) -> Result<Self, ConfigError> {
         let figment = read_secret_files(figment)?;
         let config: Self = figment.extract().map_err(|error| ConfigError(describe(&error)))?;
         config.check().map_err(|Refused { key, allowed }| {
             ConfigError(format!("{key}{}: allowed is {allowed}", source(figment.find_metadata(&key))))
         })?;
         Ok(config)
+    }
+
+    /// The defaults and `flags` alone: for worlds that must not meet a machine's own settings.
+    pub fn apart(flags: &[(String, String)]) -> Result<Self, ConfigError> {
+        Self::read(with_flags(Figment::from(Toml::string(DEFAULTS)), flags))
     }
 
     /// The built-in defaults.
@@ -294,6 +299,14 @@ impl Acquirer {
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.send_within_ms + self.grace_ms) + self.call_timeout()
     }
+}
+
+fn with_flags(mut figment: Figment, flags: &[(String, String)]) -> Figment {
+    for (key, value) in flags {
+        let parsed: Value = value.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
+        figment = figment.merge(Serialized::global(key, parsed));
+    }
+    figment
 }
 
 fn parse_date(text: &str) -> Option<Date> {

@@ -247,6 +247,12 @@ impl Payer {
         self.send("confirming a payment", post.json(&json!({ "response": fields }))).await
     }
 
+    /// An agency's word that a bill was paid by another channel.
+    pub async fn mark_paid(&self, bill: &PaymentCode, token: &str) -> Result<Submitted, PayerError> {
+        let put = self.client.put(self.url(&["v1", "bills", bill.as_str()])).bearer_auth(token);
+        self.send("marking a bill paid", put.json(&json!({ "status": "paid" }))).await
+    }
+
     /// The receipt of a payment that is paid.
     pub async fn receipt(&self, id: Uuid) -> Result<Value, PayerError> {
         let get = self.get(&["v1", "payments", &id.to_string(), "receipt"]);
@@ -296,6 +302,12 @@ impl Submitted {
     /// Whether the answer is that of an earlier request under the same key.
     pub fn is_replay(&self) -> bool {
         self.headers.get("idempotency-replayed").is_some_and(|value| value == "true")
+    }
+
+    /// The last part of the problem's type, where the answer is one.
+    pub fn problem_name(&self) -> &str {
+        let kind = self.body["type"].as_str().unwrap_or_default();
+        kind.rsplit(['/', '#', ':']).next().unwrap_or_default()
     }
 
     /// The answer as an error, for callers that wanted a payment.

@@ -88,6 +88,10 @@ pub fn decide(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTra
         Merge::Conflict => return known.review("two different definite outcomes"),
         Merge::News => {}
     }
+    // The payer has answered the challenge: its completion decides, whatever is heard of the authorization before.
+    if known.outcome == Some("challenged") && known.status != Status::Challenged {
+        return Ok(Decision::default());
+    }
     if let Outcome::Approved(approval) = report
         && approval.amount != known.amount
         && approval.undone != Some(Undone::Nothing)
@@ -261,6 +265,20 @@ mod tests {
                 assert_eq!(end(&decision), Some(expected));
             }
         }
+    }
+
+    #[test]
+    fn a_challenge_that_the_acquirer_lets_expire_is_a_decline_and_its_late_report_changes_nothing() {
+        let challenge = Challenge { url: String::new(), fields: Vec::new(), expires_at: OffsetDateTime::UNIX_EPOCH };
+        let declined = Outcome::Declined(Decline { reason: DeclineReason::AuthenticationFailed, code: None });
+        let waits = Known { outcome: Some("challenged"), ..known(Status::Challenged, OperationKind::Authorize) };
+        assert_eq!(end(&decide(waits, &declined).unwrap()), Some(Status::Declined));
+        // The payer came back in time: the completion decides.
+        let answered = Known { status: Status::Authorizing, ..waits };
+        assert_eq!(decide(answered, &declined), Ok(Decision::default()));
+        assert_eq!(decide(waits, &approved(false, None)), Ok(Decision::default()));
+        let over = Known { outcome: Some("declined"), ..known(Status::Declined, OperationKind::Authorize) };
+        assert_eq!(decide(over, &Outcome::Challenged(challenge)), Ok(Decision::default()));
     }
 
     fn reports() -> impl Strategy<Value = Outcome> {

@@ -167,9 +167,11 @@ impl Outcome {
         !matches!(self, Self::Unknown { .. })
     }
 
-    /// Merges a report into what is known of the operation by word: `none < unknown < definite`.
+    /// Merges a report into what is known of the operation by word: `none < unknown < challenged < other definite ones`.
     ///
-    /// `known` is the word stored, if any; replay safety rests on this function.
+    /// A challenge is what an authorization comes to until the payer answers or its time is over. That it was declined
+    /// for good is news; that it was approved is told by the completion, or by the reversal that closes it, each of
+    /// which has a report of its own. `known` is the word stored, if any; replay safety rests on this function.
     pub fn merge(known: Option<&str>, report: &Self) -> Merge {
         match (known, report) {
             (None, _) => Merge::News,
@@ -177,6 +179,9 @@ impl Outcome {
             (Some("unknown"), _) => Merge::News,
             (Some(_), Self::Unknown { .. }) => Merge::Absorbed,
             (Some(known), report) if known == report.as_str() => Merge::Absorbed,
+            (Some(_), Self::Challenged(_)) => Merge::Absorbed,
+            (Some("challenged"), Self::Declined(_)) => Merge::News,
+            (Some("challenged"), _) => Merge::Absorbed,
             (Some(_), _) => Merge::Conflict,
         }
     }
@@ -227,7 +232,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_known_only_grows_and_every_report_may_be_repeated(reports in prop::collection::vec(reports(), 0..12)) {
-            let rank = |known: Option<&str>| match known { None => 0, Some("unknown") => 1, Some(_) => 2 };
+            let rank = |known: Option<&str>| match known { None => 0, Some("unknown") => 1, Some("challenged") => 2, Some(_) => 3 };
             let mut known: Option<&str> = None;
             for report in &reports {
                 let before = known;
@@ -235,7 +240,7 @@ mod tests {
                     known = Some(report.as_str());
                 }
                 prop_assert!(rank(known) >= rank(before));
-                if rank(before) == 2 {
+                if rank(before) == 3 {
                     prop_assert_eq!(known, before);
                 }
                 prop_assert_ne!(Outcome::merge(known, report), Merge::News);

@@ -128,7 +128,7 @@ fn tail(path: &Path) -> String {
 
 /// Free ports on the loopback interface, all different. Below the range from which the system takes ports for
 /// outgoing connections, so that none of these slips in between our looking and the server's listening.
-pub(super) fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
+pub(crate) fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 12_000;
     let start = uuid::Uuid::new_v4().as_u128() % u128::from(COUNT);

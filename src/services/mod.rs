@@ -7,20 +7,25 @@
 mod find;
 mod install;
 mod instance;
+mod own;
 mod postgres;
 mod probe;
-mod process;
+pub(crate) mod process;
 mod rabbitmq;
 mod run_dir;
+mod small_disk;
 mod wanted;
 
 use std::{ffi::OsString, fmt, io, path::Path, time::Instant};
 
 use url::Url;
 
-use self::{find::masked, instance::Instance, process::Launch, run_dir::RunDir};
+pub(crate) use self::instance::free_ports;
+use self::{find::masked, instance::Instance, run_dir::RunDir};
 pub use self::{
+    own::Own,
     probe::ProbeError,
+    small_disk::SmallDisk,
     wanted::{Given, Server, ServicesError, Wanted},
 };
 
@@ -113,41 +118,54 @@ impl Services {
 
     /// Ends a server of ours as a power cut would; its data stays.
     pub fn crash(&mut self, server: Server) -> Result<(), ServicesError> {
-        self.instance(server)?.crash();
+        self.own(server)?.crash();
         Ok(())
     }
 
     /// Shuts a server of ours down in order; its data stays.
     pub async fn shut_down(&mut self, server: Server) -> Result<(), ServicesError> {
-        let process = self.instance(server)?.take_process();
-        // A panic in there has been reported, and leaves nothing to be done here.
-        let _ = tokio::task::spawn_blocking(move || drop(process)).await;
+        self.own(server)?.shut_down().await;
         Ok(())
     }
 
     /// Starts a server of ours again, on the same port and data, and waits until it serves.
     pub async fn start_again(&mut self, server: Server) -> Result<(), ServicesError> {
-        let instance = self.instance(server)?;
-        if instance.process.is_some() { Ok(()) } else { instance.start().await }
+        self.own(server)?.start_again().await
     }
 
     /// Runs the broker's own `rabbitmqctl` against the one of ours; it gives up by itself after half a minute.
-    pub async fn rabbitmqctl(&self, arguments: &[&str]) -> io::Result<()> {
-        let broker = self.broker.as_ref().ok_or_else(|| io::Error::other(ServicesError::NotOurs(Server::Broker)))?;
-        let mut args: Vec<OsString> = vec!["--quiet".into(), "--timeout".into(), "30".into()];
-        args.extend(arguments.iter().map(OsString::from));
-        let program = broker.launch.program.with_file_name("rabbitmqctl");
-        let command = Launch { program, args, ..broker.launch.clone() };
-        let done = tokio::task::spawn_blocking(move || command.run()).await.map_err(io::Error::other)??;
-        if done { Ok(()) } else { Err(io::Error::other(format!("rabbitmqctl {} failed", arguments.join(" ")))) }
+    pub async fn rabbitmqctl(&mut self, arguments: &[&str]) -> io::Result<()> {
+        self.own(Server::Broker).map_err(io::Error::other)?.rabbitmqctl(arguments).await
     }
 
-    fn instance(&mut self, server: Server) -> Result<&mut Instance, ServicesError> {
+    /// Both servers, each by itself, for whoever breaks them side by side: the database, then the broker.
+    pub fn apart(&mut self) -> Result<(Own<'_>, Own<'_>), ServicesError> {
+        let own = |instance, server| Own::of(instance, server);
+        Ok((own(&mut self.database, Server::Database)?, own(&mut self.broker, Server::Broker)?))
+    }
+
+    fn own(&mut self, server: Server) -> Result<Own<'_>, ServicesError> {
         match server {
-            Server::Database => self.database.as_mut(),
-            Server::Broker => self.broker.as_mut(),
+            Server::Database => Own::of(&mut self.database, server),
+            Server::Broker => Own::of(&mut self.broker, server),
         }
-        .ok_or(ServicesError::NotOurs(server))
+    }
+
+    /// A disk of so many megabytes for a database of ours, which can be filled up; only root may have one.
+    pub(crate) fn small_disk(&self, megabytes: u64) -> std::io::Result<SmallDisk> {
+        let run = self.run.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
+        run.small_disk(megabytes, postgres::user())
+    }
+
+    /// What has a process count as one of these servers' run: it ends with them, and if we are killed, the next run
+    /// ends it.
+    pub(crate) fn mark(&self) -> Option<(&'static str, OsString)> {
+        self.run.as_ref().map(RunDir::mark)
+    }
+
+    /// Where the servers that were started for us say what is wrong.
+    pub(crate) fn logs(&self) -> Vec<std::path::PathBuf> {
+        [&self.database, &self.broker].into_iter().flatten().flat_map(|instance| instance.logs.clone()).collect()
     }
 
     /// The processes started for us and not ended yet, children's children included (where there is a `/proc`).

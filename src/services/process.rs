@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Which system user a server runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct User {
+pub(crate) struct User {
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
@@ -39,26 +39,28 @@ pub(super) fn is_root() -> bool {
 
 /// What to run, as whom, where its output goes and which signal ends it well.
 #[derive(Debug, Clone)]
-pub(super) struct Launch {
-    pub(super) program: PathBuf,
-    pub(super) args: Vec<OsString>,
+pub(crate) struct Launch {
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<OsString>,
     /// The whole environment: what this process inherited (`PGDATA`, `RABBITMQ_*`) would steer the servers.
-    pub(super) env: Vec<(&'static str, OsString)>,
-    pub(super) directory: PathBuf,
-    pub(super) user: Option<User>,
-    pub(super) output: PathBuf,
-    pub(super) stop: Stop,
+    pub(crate) env: Vec<(&'static str, OsString)>,
+    pub(crate) directory: PathBuf,
+    pub(crate) user: Option<User>,
+    pub(crate) output: PathBuf,
+    pub(crate) stop: Stop,
     /// How long it may take to end before it is killed.
-    pub(super) patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 /// The signals that end a server in good order.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// PostgreSQL: fast shutdown (its manual, section 19.5).
     Interrupt,
     /// RabbitMQ and epmd.
     Terminate,
+    /// A role of ours, which has to bear it at any moment. It ends one that is frozen, too.
+    Kill,
 }
 
 impl Stop {
@@ -66,6 +68,7 @@ impl Stop {
         match self {
             Self::Interrupt => Signal::INT,
             Self::Terminate => Signal::TERM,
+            Self::Kill => Signal::KILL,
         }
     }
 
@@ -73,13 +76,14 @@ impl Stop {
         match self {
             Self::Interrupt => "INT",
             Self::Terminate => "TERM",
+            Self::Kill => "KILL",
         }
     }
 }
 
 impl Launch {
     /// Runs it to its end and says whether that was well.
-    pub(super) fn run(&self) -> io::Result<bool> {
+    pub(crate) fn run(&self) -> io::Result<bool> {
         Ok(spawn_from_keeper(self.clone())?.wait()?.success())
     }
 
@@ -140,30 +144,35 @@ fn spawn_from_keeper(launch: Launch) -> io::Result<Child> {
 
 /// A running server; dropping it ends it and waits until it is gone.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     stop: Stop,
     patience: Duration,
 }
 
 impl Process {
-    pub(super) fn start(launch: &Launch) -> io::Result<Self> {
+    pub(crate) fn start(launch: &Launch) -> io::Result<Self> {
         let child = spawn_from_keeper(launch.clone())?;
         Ok(Self { child, stop: launch.stop, patience: launch.patience })
     }
 
     /// How it ended, if it did.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
     /// Asks it to end and returns at once.
-    pub(super) fn ask_to_end(&self) {
+    pub(crate) fn ask_to_end(&self) {
         signal(self.child.id(), self.stop.signal());
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, how: Signal) {
+        signal(self.child.id(), how);
+    }
+
     /// Ends it as a power cut would.
-    pub(super) fn crash(mut self) {
+    pub(crate) fn crash(mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -184,7 +193,7 @@ impl Drop for Process {
 }
 
 /// Sends a signal; a process that is gone already is as good.
-pub(super) fn signal(pid: u32, signal: Signal) {
+pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
     }

@@ -18,11 +18,16 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::process::{User, signal, wait_until};
+use super::{
+    process::{User, signal, wait_until},
+    small_disk::{self, SmallDisk},
+};
 
 /// Every process of a run carries its directory in this variable, children of children too; so the ones that detached
 /// themselves (epmd does) are found without any record of their ids.
-pub(super) const MARK: &str = "TOLOM_SERVICES_RUN";
+///
+/// It does not begin with `TOLOM_`: that would be a setting, and roles of ours may be such children.
+pub(super) const MARK: &str = "RUN_OF_TOLOM_SERVICES";
 
 /// A run's directory; dropping it removes it and ends what still carries its mark.
 #[derive(Debug)]
@@ -92,7 +97,19 @@ impl RunDir {
     /// The environment every server of this run starts from.
     pub(super) fn env(&self, home: &Path) -> Vec<(&'static str, OsString)> {
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-        vec![(MARK, self.path.clone().into()), ("PATH", path), ("HOME", home.into()), ("LC_ALL", LOCALE.into())]
+        vec![self.mark(), ("PATH", path), ("HOME", home.into()), ("LC_ALL", LOCALE.into())]
+    }
+
+    /// A small filesystem that ends with this run, its data directory owned by a server's user.
+    pub(super) fn small_disk(&self, megabytes: u64, user: Option<User>) -> io::Result<SmallDisk> {
+        let disk = SmallDisk::mount(&self.path, megabytes)?;
+        give(disk.data(), user)?;
+        Ok(disk)
+    }
+
+    /// What a process of this run carries in its environment.
+    pub(super) fn mark(&self) -> (&'static str, OsString) {
+        (MARK, self.path.clone().into())
     }
 
     /// The processes that carry this run's mark.
@@ -110,6 +127,7 @@ impl RunDir {
 impl Drop for RunDir {
     fn drop(&mut self) {
         end_marked(&self.path);
+        small_disk::unmount(&self.path);
         // What cannot be removed now, the next run removes.
         let _ = fs::remove_dir_all(&self.path);
     }
@@ -130,6 +148,7 @@ fn remove_if_abandoned(path: &Path) {
     };
     if abandoned {
         end_marked(path);
+        small_disk::unmount(path);
         // A leftover that will not go only takes room.
         let _ = fs::remove_dir_all(path);
     }

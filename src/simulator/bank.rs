@@ -74,11 +74,17 @@ pub(super) struct Bank {
     order: VecDeque<String>,
     busy: HashMap<String, u8>,
     limit: usize,
+    /// Requests under a reference that had come before.
+    repeats: u64,
 }
 
 impl Bank {
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, ..Self::default() }
+    }
+
+    pub(super) const fn repeats(&self) -> u64 {
+        self.repeats
     }
 
     /// Every entry in the order of arrival, as it stands now.
@@ -246,6 +252,7 @@ impl Bank {
         let Some(entry) = self.settled(asked.reference, asked.now) else {
             return Ok(None);
         };
+        let fresh = entry.fingerprint.is_none();
         match entry.fingerprint {
             // Closed before it came: of whatever kind it is, it is refused.
             None => entry.kind = kind,
@@ -253,6 +260,7 @@ impl Bank {
             Some(_) if entry.due.is_some() => return Err(Refusal::InFlight),
             Some(_) => {}
         }
+        self.repeats += u64::from(!fresh);
         Ok(self.show(asked.reference, asked.now, asked.site))
     }
 

@@ -98,6 +98,11 @@ impl Simulator {
         books::rows(&mut self.bank(), now)
     }
 
+    /// How many requests came under a reference that was known by then, and were answered with what stands there.
+    pub fn repeats(&self) -> u64 {
+        self.bank().repeats()
+    }
+
     /// No rule leaves the memory half-changed when it panics, so a poisoned lock is as good as a whole one.
     fn bank(&self) -> MutexGuard<'_, Bank> {
         self.0.bank.lock().unwrap_or_else(PoisonError::into_inner)

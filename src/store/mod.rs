@@ -13,6 +13,7 @@ pub mod operations;
 pub mod outbox;
 pub mod payments;
 pub mod receipts;
+pub mod reckoning;
 pub mod record;
 pub mod request;
 pub mod resolve;

@@ -3,6 +3,8 @@
 mod release;
 mod uncharged;
 
+use std::time::Duration;
+
 use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -17,7 +19,7 @@ use super::{
     status::{self, Learnt, StatusWrite},
 };
 use crate::{
-    clock,
+    clock::{self, Clock},
     payment::{Event, Money, OperationKind, PaymentCode, Status},
 };
 
@@ -80,17 +82,33 @@ pub enum Claimed {
     NoSuchPayment,
 }
 
-/// Who claims, and for how long.
+/// Who claims, and for how long. The times begin when the locks are held: a claim that waited for them is as fresh as any.
 #[derive(Debug, Clone)]
 pub struct Terms<'a> {
     /// The process.
     pub owner: &'a str,
-    /// Now.
-    pub now: OffsetDateTime,
-    /// Leave to send ends.
-    pub send_before: OffsetDateTime,
-    /// `resolve` may touch it from then on.
-    pub lease_until: OffsetDateTime,
+    /// Time.
+    pub clock: &'a Clock,
+    /// Leave to send ends after this.
+    pub send_within: Duration,
+    /// `resolve` may touch it after this.
+    pub lease: Duration,
+}
+
+/// The times of a claim.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) now: OffsetDateTime,
+    pub(super) send_before: OffsetDateTime,
+    pub(super) lease_until: OffsetDateTime,
+}
+
+impl Terms<'_> {
+    /// The times of a claim that is made now.
+    pub(super) fn begin(&self) -> Times {
+        let now = self.clock.now();
+        Times { now, send_before: now + self.send_within, lease_until: now + self.lease }
+    }
 }
 
 /// A payment, locked, with what a claim must know of it.
@@ -188,7 +206,8 @@ struct NewClaim<'a> {
 async fn insert_claims(
     transaction: &mut PgConnection,
     claims: &[NewClaim<'_>],
-    terms: &Terms<'_>,
+    owner: &str,
+    times: Times,
 ) -> Result<Vec<Claim>, StoreError> {
     let mut made = Vec::with_capacity(claims.len());
     for claim in claims {
@@ -205,7 +224,7 @@ async fn insert_claims(
             original: original.ok_or_else(|| StoreError::Unreadable("no authorization to act on".to_owned()))?,
             reference,
             amount: claim.payment.amount,
-            send_before: terms.send_before,
+            send_before: times.send_before,
             capture_at_once: claim.payment.capture_at_once,
             traceparent: claim.payment.traceparent.clone(),
         });
@@ -230,9 +249,9 @@ async fn insert_claims(
     .bind(claims.iter().map(|claim| claim.payment.acquirer.as_str()).collect::<Vec<_>>())
     .bind(made.iter().map(|claim| claim.amount.value).collect::<Vec<_>>())
     .bind(made.iter().map(|claim| claim.amount.currency.to_string()).collect::<Vec<_>>())
-    .bind(terms.owner)
-    .bind(terms.send_before)
-    .bind(terms.lease_until)
+    .bind(owner)
+    .bind(times.send_before)
+    .bind(times.lease_until)
     .execute(transaction)
     .await?;
     Ok(made)
@@ -263,27 +282,28 @@ pub async fn claim_authorizations(
 ) -> Result<(Vec<(Uuid, Claimed)>, Vec<OutboxRow>), StoreError> {
     let mut transaction = pool.begin().await?;
     let rows = lock(&mut transaction, payments, OperationKind::Authorize).await?;
+    let times = terms.begin();
     let (mut results, mut claims, mut writes, mut facts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let claimable: Vec<&Locked> = rows.iter().filter(|row| may_authorize(row)).collect();
     let mut cards = take_cards(&mut transaction, &claimable).await?;
     let mut taken = Vec::new();
     for row in &claimable {
         let card = cards.iter().position(|card| card.id == row.card_id).map(|index| cards.swap_remove(index));
-        match card.filter(|card| card.expires_at > terms.now) {
+        match card.filter(|card| card.expires_at > times.now) {
             Some(card) => {
                 writes.push(step(row, Event::AuthorizationClaimed, "authorize")?);
                 claims.push(NewClaim { payment: row, kind: OperationKind::Authorize, again: None });
                 taken.push(card);
             }
             None => {
-                let (write, fact) = uncharged::write(row, terms.now)?;
+                let (write, fact) = uncharged::write(row, times.now)?;
                 facts.extend(fact);
                 writes.push(write);
                 results.push((row.id, Claimed::NotMine));
             }
         }
     }
-    let made = insert_claims(&mut transaction, &claims, terms).await?;
+    let made = insert_claims(&mut transaction, &claims, terms.owner, times).await?;
     status::write(&mut transaction, &writes).await?;
     outbox::insert(&mut transaction, &facts).await?;
     transaction.commit().await?;
@@ -331,6 +351,7 @@ pub async fn claim_completions(
 ) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
     let mut transaction = pool.begin().await?;
     let rows = lock(&mut transaction, payments, OperationKind::CompleteChallenge).await?;
+    let times = terms.begin();
     let (mut claims, mut writes, mut responses) = (Vec::new(), Vec::new(), Vec::new());
     for row in &rows {
         let Some(response) = row.response.clone() else { continue };
@@ -346,7 +367,7 @@ pub async fn claim_completions(
         }
         responses.push(response);
     }
-    let made = insert_claims(&mut transaction, &claims, terms).await?;
+    let made = insert_claims(&mut transaction, &claims, terms.owner, times).await?;
     status::write(&mut transaction, &writes).await?;
     transaction.commit().await?;
     let made = made.into_iter().zip(responses);
@@ -361,6 +382,7 @@ pub async fn claim_captures(
 ) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
     let mut transaction = pool.begin().await?;
     let rows = lock(&mut transaction, payments, OperationKind::Capture).await?;
+    let times = terms.begin();
     let (mut claims, mut writes, mut reversals) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows.iter().filter(|row| row.status == Status::Authorized) {
         match &row.existing {
@@ -378,9 +400,9 @@ pub async fn claim_captures(
             Some(_) => {}
         }
     }
-    let made = insert_claims(&mut transaction, &claims, terms).await?;
+    let made = insert_claims(&mut transaction, &claims, terms.owner, times).await?;
     status::write(&mut transaction, &writes).await?;
-    open_reversals(&mut transaction, &reversals, terms.now).await?;
+    open_reversals(&mut transaction, &reversals, times.now).await?;
     transaction.commit().await?;
     Ok(fill(payments, &rows, made.into_iter().map(|claim| (claim.payment, Claimed::Capture(claim)))))
 }

@@ -33,6 +33,8 @@ pub struct Due {
 
 /// Takes operations that are due, oldest first; any number of workers may do so at once.
 pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Vec<Due>, StoreError> {
+    let mut connection = pool.acquire().await?;
+    let times = terms.begin();
     let rows = sqlx::query(
         // Materialized: as a subselect it may be run again for rows that changed meanwhile, and take more than the limit.
         "WITH due AS MATERIALIZED (
@@ -47,11 +49,11 @@ pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Ve
                    (b.status = 'open' OR b.paid_by IS NOT DISTINCT FROM p.id) AS bill_awaits",
     )
     .bind(terms.owner)
-    .bind(terms.now)
-    .bind(terms.send_before)
-    .bind(terms.lease_until)
+    .bind(times.now)
+    .bind(times.send_before)
+    .bind(times.lease_until)
     .bind(limit)
-    .fetch_all(pool)
+    .fetch_all(&mut *connection)
     .await?;
     rows.iter()
         .map(|row| {
@@ -66,7 +68,7 @@ pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Ve
                     reference: row.try_get("reference")?,
                     original: row.try_get("original_reference")?,
                     amount: Money::new(row.try_get("amount_minor")?, currency),
-                    send_before: terms.send_before,
+                    send_before: times.send_before,
                     capture_at_once: row.try_get("capture_at_once")?,
                     traceparent: row.try_get("traceparent")?,
                 },

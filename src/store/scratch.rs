@@ -27,7 +27,21 @@ pub async fn create_database(maintenance_url: &str, name: &str) -> Result<(), St
     execute(maintenance_url, name, format!("CREATE DATABASE {name}")).await
 }
 
+/// Keeps a database's tables in another directory, an empty one that belongs to the server's user. Nobody may be
+/// connected to it.
+pub async fn move_database(maintenance_url: &str, name: &str, directory: &std::path::Path) -> Result<(), StoreError> {
+    let place = directory.to_string_lossy().replace('\'', "''");
+    execute(maintenance_url, name, format!("CREATE TABLESPACE {name} LOCATION '{place}'")).await?;
+    execute(maintenance_url, name, format!("ALTER DATABASE {name} SET TABLESPACE {name}")).await
+}
+
 /// Drops a database with whoever is connected to it; well when it is gone already.
 pub async fn drop_database(maintenance_url: &str, name: &str) -> Result<(), StoreError> {
     execute(maintenance_url, name, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await
+}
+
+/// Ends every session with a database but the asking one, as an operator would.
+pub async fn end_sessions(maintenance_url: &str, name: &str) -> Result<(), StoreError> {
+    let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+    execute(maintenance_url, name, end).await
 }

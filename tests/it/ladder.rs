@@ -91,8 +91,7 @@ async fn a_capture_that_never_arrived_is_not_sent_for_a_bill_that_was_paid_elsew
     let id = world.pay(&bill, GOOD).await.id().unwrap();
     world.wait_until("SELECT count(*) FROM payment WHERE status = 'authorized'", 1).await;
     // A capture worker claims and dies before it sends.
-    let now = world.clock.now();
-    let terms = Terms { owner: "dead", now, send_before: now, lease_until: now };
+    let terms = Terms { owner: "dead", clock: &world.clock, send_within: Duration::ZERO, lease: Duration::ZERO };
     let claims = claim_captures(&world.pool, &[id], &terms).await.unwrap();
     assert!(matches!(claims[0].1, Claimed::Capture(_)));
     paid_elsewhere(&world).await;

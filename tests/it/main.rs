@@ -5,6 +5,7 @@ mod architecture;
 mod bench;
 mod broker;
 mod canary;
+mod chaos;
 mod contracts;
 mod dead;
 mod demo;

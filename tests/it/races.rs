@@ -19,8 +19,8 @@ use uuid::Uuid;
 use crate::support::world::World;
 
 fn terms(world: &World) -> Terms<'_> {
-    let now = world.clock.now();
-    Terms { owner: "test", now, send_before: now + Duration::from_secs(5), lease_until: now + Duration::from_secs(60) }
+    let (send_within, lease) = (Duration::from_secs(5), Duration::from_secs(60));
+    Terms { owner: "test", clock: &world.clock, send_within, lease }
 }
 
 /// A world without workers, with one accepted payment.

@@ -22,16 +22,17 @@ pub async fn fail_without_card(
 ) -> Result<(Vec<Uuid>, Vec<OutboxRow>), StoreError> {
     let mut transaction = pool.begin().await?;
     let rows = lock(&mut transaction, payments, OperationKind::Authorize).await?;
+    let now = terms.begin().now;
     let waiting: Vec<&Locked> = rows.iter().filter(|row| may_authorize(row)).collect();
     let cards: Vec<Uuid> = waiting.iter().map(|row| row.card_id).collect();
     let usable: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM sealed_card WHERE id = ANY($1) AND expires_at > $2")
         .bind(&cards)
-        .bind(terms.now)
+        .bind(now)
         .fetch_all(&mut *transaction)
         .await?;
     let (mut ended, mut gone, mut writes, mut announce) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in waiting.into_iter().filter(|row| !usable.contains(&row.card_id)) {
-        let (write, fact) = write(row, terms.now)?;
+        let (write, fact) = write(row, now)?;
         announce.extend(fact);
         writes.push(write);
         ended.push(row.id);

@@ -40,7 +40,12 @@ impl Change<'_> {
             Outcome::Approved(approval) => {
                 learnt.authorization_code.clone_from(&approval.authorization_code);
                 learnt.rrn.clone_from(&approval.rrn);
-                self.decision.conflict.map(str::to_owned)
+                let closed = match (approval.undone, self.to()) {
+                    (Some(_), Status::Failed) => Some("nothing had come of it, and our reference is closed"),
+                    (Some(_), Status::Reversed) => Some("the acquirer acknowledged the reversal"),
+                    _ => None,
+                };
+                self.decision.conflict.or(closed).map(str::to_owned)
             }
             Outcome::Challenged(challenge) => {
                 learnt.challenge = Some(challenge.clone());

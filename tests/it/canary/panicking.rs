@@ -86,7 +86,8 @@ impl Worker {
                 let pool = tolom::store::connect(&config.database).unwrap();
                 let broker = Broker::new(&config.broker);
                 let publisher = Publisher::start(broker.clone());
-                let (relay, _) = Relay::start(pool.clone(), publisher.clone(), stopped.clone());
+                let (relay, _) =
+                    Relay::start(pool.clone(), publisher.clone(), stopped.clone(), broker.supervisor().clone());
                 let clock = Clock::system();
                 let owner = "panicking".into();
                 let acquirer = Arc::new(Panics);

@@ -19,7 +19,7 @@ const BLOCKED: &str = "tolom_broker_blocked";
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alarm_at_the_broker_is_seen_shown_and_survived() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services");
-    let own = Services::ensure(&Wanted::private(directory), |step| eprintln!("{step}")).await.unwrap();
+    let mut own = Services::ensure(&Wanted::private(directory), |step| eprintln!("{step}")).await.unwrap();
     let mut world = World::on_broker(&own.amqp_url, |_| ()).await;
     let [site, intake, workers] = std::array::from_fn(|_| free_address());
     world.payer = Payer::new(&format!("http://{site}")).unwrap();

@@ -76,7 +76,7 @@ async fn what_a_full_queue_refuses_waits_in_the_outbox_and_holds_nobody_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_never_confirms_holds_up_nobody_else() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/services");
-    let own = Services::ensure(&Wanted::private(directory), |step| eprintln!("{step}")).await.unwrap();
+    let mut own = Services::ensure(&Wanted::private(directory), |step| eprintln!("{step}")).await.unwrap();
     let mut world = World::on_broker(&own.amqp_url, |_| ()).await;
     let silent = |word: &str| format!("sys:{word}('%2F_{}').", world.broker.names().queue(Queue::Receipt));
     let (suspend, resume) = (silent("suspend"), silent("resume"));
