@@ -124,10 +124,9 @@ async fn sweep(pool: PgPool, publisher: Publisher, entries: bool, stop: Cancella
             () = stop.cancelled() => return,
         }
         while publisher.is_connected() && !stop.is_cancelled() {
-            let due = outbox::take_due(&pool, entries, SWEEP_ROWS, LEASE);
-            match tokio::time::timeout(LEASE, due).await.unwrap_or(Err(StoreError::TimedOut)) {
-                Ok(rows) if rows.is_empty() => break,
-                Ok(rows) => publish(&pool, &publisher, rows).await,
+            match sweep_once(&pool, &publisher, entries).await {
+                Ok(0) => break,
+                Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "the outbox cannot be swept");
                     break;
@@ -137,7 +136,19 @@ async fn sweep(pool: PgPool, publisher: Publisher, entries: bool, stop: Cancella
     }
 }
 
-async fn publish(pool: &PgPool, publisher: &Publisher, rows: Vec<OutboxRow>) {
+/// Publishes what is due, settlement entries or the rest, at most 500 rows; returns how many were taken.
+pub async fn sweep_once(pool: &PgPool, publisher: &Publisher, entries: bool) -> Result<usize, StoreError> {
+    let due = outbox::take_due(pool, entries, SWEEP_ROWS, LEASE);
+    let rows = tokio::time::timeout(LEASE, due).await.unwrap_or(Err(StoreError::TimedOut))?;
+    let taken = rows.len();
+    if taken > 0 {
+        publish(pool, publisher, rows).await;
+    }
+    Ok(taken)
+}
+
+/// Publishes committed rows once and settles each: deleted when confirmed, else put back with its own back-off.
+pub async fn publish(pool: &PgPool, publisher: &Publisher, rows: Vec<OutboxRow>) {
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let outgoing = rows.into_iter().map(|row| Outgoing::event(row.topic, row.id, row.body, row.traceparent));
     let results = publisher.publish_all(outgoing.collect()).await;

@@ -43,9 +43,16 @@ pub struct Authorize {
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let keys = Arc::new(KeyDir::open(&context.config.sealing.keys_dir)?);
     let upkeep = tokio::spawn(upkeep(context.clone(), Arc::clone(&keys)));
-    run_worker(context.clone(), Authorize { context, keys }).await;
+    run_worker(context.clone(), Authorize::new(context, keys)).await;
     upkeep.await?;
     Ok(())
+}
+
+impl Authorize {
+    /// The worker of this context, which opens cards with these keys.
+    pub const fn new(context: Context, keys: Arc<KeyDir>) -> Self {
+        Self { context, keys }
+    }
 }
 
 impl Worker for Authorize {

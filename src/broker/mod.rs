@@ -12,9 +12,9 @@ mod topology;
 
 use std::{sync::Arc, time::Duration};
 
-pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume};
+pub use consumer::{Fate, Handler, Message, Parcel, Reading, Verdict, Watch, consume, onward};
 use lapin::{Connection, ConnectionProperties};
-pub use publisher::{Exchange, Outgoing, PublishError, Publisher};
+pub use publisher::{Detached, Exchange, Outgoing, PublishError, Publisher, Unanswered};
 pub use tap::{Arrival, Tap};
 pub use topology::{Depths, Finding, Names, Queue, apply, peek_dead_letters, remove, verify};
 

@@ -101,6 +101,7 @@ pub enum PublishError {
     Unconfirmed,
 }
 
+#[derive(Debug)]
 struct Job {
     message: Outgoing,
     deadline: Instant,
@@ -126,6 +127,15 @@ impl Publisher {
         let waiting = Waiting { jobs: Arc::new(Mutex::new(waiting)), settlement: Arc::new(Mutex::new(entries)) };
         tokio::spawn(supervise(broker, waiting, Arc::clone(&connected)));
         Self { jobs, settlement, connected, timeout }
+    }
+
+    /// A publisher without a broker: whoever holds the other end plays its part, and decides what becomes of each
+    /// message. Connected until the other end says otherwise.
+    pub fn detached(timeout: Duration) -> (Self, Detached) {
+        let (jobs, waiting) = mpsc::channel(WAITING);
+        let connected = Arc::new(AtomicBool::new(true));
+        let detached = Detached { jobs: waiting, connected: Arc::clone(&connected) };
+        (Self { settlement: jobs.clone(), jobs, connected, timeout }, detached)
     }
 
     /// Whether the broker is there and takes messages. A hint: it may be gone the next moment.
@@ -158,6 +168,41 @@ impl Publisher {
     /// Publishes messages together; the results are in their order.
     pub async fn publish_all(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {
         futures::future::join_all(messages.into_iter().map(|message| self.publish(message))).await
+    }
+}
+
+/// The other end of a [`Publisher::detached`].
+#[derive(Debug)]
+pub struct Detached {
+    jobs: mpsc::Receiver<Job>,
+    connected: Arc<AtomicBool>,
+}
+
+/// A message that waits for its confirm.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// The message.
+    pub message: Outgoing,
+    reply: oneshot::Sender<Result<(), PublishError>>,
+}
+
+impl Detached {
+    /// The next message that somebody wants to publish, if one waits. Settlement entries have no lane of their own here.
+    pub fn next(&mut self) -> Option<Unanswered> {
+        self.jobs.try_recv().ok().map(|Job { message, reply, .. }| Unanswered { message, reply })
+    }
+
+    /// What [`Publisher::is_connected`] says from now on.
+    pub fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Relaxed);
+    }
+}
+
+impl Unanswered {
+    /// Tells the publisher what became of its message.
+    pub fn answer(self, result: Result<(), PublishError>) {
+        // Whoever has gone away meanwhile has no use for it.
+        let _ = self.reply.send(result);
     }
 }
 

@@ -41,7 +41,7 @@ pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Ve
          WHERE p.id = o.payment_id AND o.id IN (
              SELECT id FROM operation
              WHERE (outcome IS NULL OR outcome = 'unknown') AND NOT closing AND next_attempt_at <= $2
-             ORDER BY next_attempt_at LIMIT $5 FOR UPDATE SKIP LOCKED)
+             ORDER BY next_attempt_at, id LIMIT $5 FOR UPDATE SKIP LOCKED)
          RETURNING o.id, o.payment_id, o.kind, o.reference, o.original_reference, o.amount_minor, o.currency,
                    o.attempts, o.created_at, o.outcome IS NOT NULL AS known_unknown, p.capture_at_once, p.traceparent",
     )
@@ -52,7 +52,8 @@ pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Ve
     .bind(limit)
     .fetch_all(pool)
     .await?;
-    rows.iter()
+    let mut due = rows
+        .iter()
         .map(|row| {
             let (kind, currency): (String, String) = (row.try_get("kind")?, row.try_get("currency")?);
             let unreadable = |word: &str| StoreError::Unreadable(format!("operation: {word}"));
@@ -74,7 +75,10 @@ pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Ve
                 known_unknown: row.try_get("known_unknown")?,
             })
         })
-        .collect()
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    // The database returns them in the order of its plan.
+    due.sort_unstable_by_key(|due| due.claim.operation);
+    Ok(due)
 }
 
 /// Sets the next rung of operations that this worker has taken; one that was settled meanwhile is left alone.
@@ -196,7 +200,7 @@ pub async fn revive(
                 OR p.challenge_response IS NOT NULL AND p.updated_at < $1)
            AND NOT EXISTS (SELECT FROM operation o WHERE o.payment_id = p.id
                            AND (o.outcome IS NULL OR o.outcome = 'unknown') AND NOT o.closing)
-         ORDER BY p.updated_at LIMIT $2 FOR NO KEY UPDATE OF p SKIP LOCKED",
+         ORDER BY p.updated_at, p.id LIMIT $2 FOR NO KEY UPDATE OF p SKIP LOCKED",
     )
     .bind(before)
     .bind(limit)
