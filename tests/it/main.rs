@@ -13,4 +13,5 @@ mod processes;
 mod races;
 mod receipts;
 mod services;
+mod simulation;
 mod support;
