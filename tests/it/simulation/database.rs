@@ -11,11 +11,12 @@ use sqlx::{
 };
 use time::OffsetDateTime;
 
-use super::gates::{At, Stage};
+use super::gates::{At, SPARE, Stage};
 use crate::support::database::TestDatabase;
 
 /// Actors park while they hold a connection, so there must be one for each of their branches.
-pub(super) const CONNECTIONS: u32 = 14;
+pub(super) const PLACES: u32 = 12;
+const CONNECTIONS: u32 = PLACES + SPARE as u32 + 1;
 
 const CLOCK: &str = "
     CREATE SCHEMA sim;
@@ -43,7 +44,7 @@ impl Database {
             .unwrap()
             .disable_statement_logging()
             .options([("synchronous_commit", "off")]);
-        let (acquiring, releasing) = (Arc::clone(stage), Arc::clone(stage));
+        let (connecting, acquiring, releasing) = (Arc::clone(stage), Arc::clone(stage), Arc::clone(stage));
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(Duration::from_secs(3_600))
@@ -54,12 +55,24 @@ impl Database {
                 let stage = Arc::clone(&acquiring);
                 Box::pin(async move {
                     stage.pass(At::Database).await;
+                    stage.taken();
                     Ok(true)
                 })
             })
-            .after_release(move |_, _| {
-                releasing.returned();
-                Box::pin(async { Ok(true) })
+            .after_connect(move |_, _| {
+                connecting.taken();
+                Box::pin(async { Ok(()) })
+            })
+            .after_release(move |connection, _| {
+                let stage = Arc::clone(&releasing);
+                Box::pin(async move {
+                    // A transaction that was dropped is rolled back only now.
+                    if connection.should_flush() {
+                        connection.ping().await?;
+                    }
+                    stage.returned();
+                    Ok(true)
+                })
             })
             .connect_lazy_with(options.clone());
         tolom::store::migrate(&pool).await.expect("the migrations run behind the simulated clock");

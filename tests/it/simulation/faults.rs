@@ -41,11 +41,11 @@ impl Weather {
             u32::try_from(chance.next() % u64::from(most + 1)).unwrap()
         };
         Self {
-            faults: up_to(8),
-            refused: up_to(15),
-            lost: up_to(15),
-            late: up_to(15),
-            unheard: up_to(25),
+            faults: up_to(5),
+            refused: up_to(10),
+            lost: up_to(10),
+            late: up_to(10),
+            unheard: up_to(20),
             panic: up_to(3),
             no_answer: up_to(30),
             not_found: up_to(4),
@@ -53,7 +53,7 @@ impl Weather {
             refused_publish: up_to(8),
             unacked: up_to(10),
             lies: 0,
-            decline: up_to(20),
+            decline: up_to(15),
             challenge: up_to(30),
             slow: up_to(15),
             capture_declined: up_to(6),
@@ -132,12 +132,12 @@ impl Weather {
 /// How far time moves at once: mostly a little, sometimes past a lease, sometimes past a card's life.
 pub(super) fn passing(chance: &mut Chance) -> Duration {
     let (least, most) = chance.weighted(&[
-        (30, (1, 200)),
+        (40, (1, 200)),
         (30, (200, 2_000)),
-        (20, (2_000, 12_000)),
-        (12, (30_000, 60_000)),
-        (6, (60_000, 400_000)),
-        (2, (400_000, 2_000_000)),
+        (16, (2_000, 12_000)),
+        (10, (20_000, 60_000)),
+        (3, (60_000, 400_000)),
+        (1, (400_000, 2_000_000)),
     ]);
     Duration::from_millis(chance.between(least, most))
 }

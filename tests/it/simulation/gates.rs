@@ -17,6 +17,8 @@ use super::bank::Plan;
 
 /// A step that takes longer hangs.
 const LONGEST_STEP: Duration = Duration::from_secs(60);
+/// Connections that may be on their way back into the pool while the next step begins.
+pub(super) const SPARE: usize = 4;
 
 /// What an actor is about to do.
 #[derive(Debug)]
@@ -109,8 +111,8 @@ struct Inner {
     current: Option<u32>,
     gates: Vec<Gate>,
     made: u32,
-    /// Connections on their way back into the pool.
-    returning: usize,
+    /// Connections in use, beside those that somebody is parked with.
+    busy: usize,
     waker: Option<Waker>,
     violations: Vec<String>,
 }
@@ -144,10 +146,15 @@ impl Stage {
         self.inner().put_up(actor, At::Publish(message), None);
     }
 
-    /// A connection is on its way back.
+    /// A connection is in use from now on.
+    pub(super) fn taken(&self) {
+        self.inner().busy += 1;
+    }
+
+    /// A connection has been given back, and nothing of its work is left to do.
     pub(super) fn returned(&self) {
         let mut inner = self.inner();
-        inner.returning += 1;
+        inner.busy -= 1;
         if let Some(waker) = inner.waker.take() {
             waker.wake();
         }
@@ -186,8 +193,10 @@ impl Stage {
     }
 
     pub(super) fn clear(&self) {
-        let before = std::mem::take(&mut *self.inner());
-        drop(before);
+        let gates = std::mem::take(&mut self.inner().gates);
+        drop(gates);
+        let mut inner = self.inner();
+        (inner.made, inner.violations) = (0, Vec::new());
     }
 
     /// Lets an actor run until it stands at gates, sleeps by the simulated clock, or is done (true).
@@ -205,7 +214,7 @@ impl Stage {
             if polled.is_ready() {
                 return Poll::Ready(true);
             }
-            if in_use(pool) <= inner.parked() + inner.returning {
+            if inner.busy == 0 {
                 return Poll::Ready(false);
             }
             inner.waker = Some(context.waker().clone());
@@ -216,15 +225,21 @@ impl Stage {
         done
     }
 
-    /// Waits until every connection is back that nobody is parked with: a dropped transaction is rolled back on its way.
+    /// Waits until nothing is at work in the database, and connections enough for the next step are back.
     pub(super) async fn settle(&self, pool: &PgPool) {
         let settled = async {
-            while in_use(pool) > self.inner().parked() {
+            poll_fn(|context| {
+                let mut inner = self.inner();
+                inner.waker = Some(context.waker().clone());
+                if inner.busy == 0 { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            // The pool asks each connection that comes back whether it lives. That may go on meanwhile, for a few.
+            while in_use(pool) > self.inner().parked() + SPARE {
                 tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(LONGEST_STEP, settled).await.unwrap_or_else(|_| self.hangs(pool));
-        self.inner().returning = 0;
     }
 
     fn hangs(&self, pool: &PgPool) -> ! {

@@ -38,7 +38,7 @@ impl Scheduler<'_> {
                     self.accepted.push((payer, payment));
                     let name = format!("pay{}", self.accepted.len());
                     self.trace.call(payment, name);
-                    if self.chance.percent(15) {
+                    if self.chance.percent(8) {
                         self.errands.push((now, Errand::Withdraw(payment)));
                     }
                 }

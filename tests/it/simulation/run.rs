@@ -177,7 +177,7 @@ async fn play(scheduler: &mut Scheduler<'_>) -> Vec<String> {
     for number in 0..steps {
         let mut choices = scheduler.choices();
         choices.extend(scheduler.polls());
-        choices.push((4, Step::Time));
+        choices.push((3, Step::Time));
         choices.push((scheduler.weather.faults, Step::Fault));
         let step = scheduler.chance.weighted(&choices);
         scheduler.step(step).await;
@@ -220,6 +220,7 @@ async fn rest(scheduler: &mut Scheduler<'_>) -> Vec<String> {
             continue;
         }
         if scheduler.is_at_rest().await {
+            scheduler.clear_away_cards().await;
             return Vec::new();
         }
         let now = scheduler.now();
@@ -260,6 +261,27 @@ impl Scheduler<'_> {
             && self.rabbit.left() == 0
             && self.ground.bank.lock().unwrap().next().is_none();
         idle && self.unrest().await.is_empty()
+    }
+
+    /// Cards that nobody came for are cleared away by the clock.
+    async fn clear_away_cards(&mut self) {
+        for _ in 0..4 {
+            let left: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM sealed_card)")
+                .fetch_one(self.database.own())
+                .await
+                .unwrap();
+            if !left {
+                return;
+            }
+            self.pass_time(Duration::from_secs(11 * 60));
+            for (_, poll) in self.polls() {
+                self.step(poll).await;
+            }
+            while let Some((_, step)) = self.choices().first() {
+                let step = *step;
+                self.step(step).await;
+            }
+        }
     }
 
     /// What our books still wait for.

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     chance::Chance,
-    database::{CONNECTIONS, Database},
+    database::{Database, PLACES},
     faults::{Weather, passing},
     gates::Stage,
     people::{self, Errand, Payer, Seal, Told},
@@ -220,7 +220,7 @@ impl<'a> Scheduler<'a> {
 
     /// Whether there are connections enough for an actor more.
     fn room(&self, width: u32) -> bool {
-        self.actors.iter().map(|actor| actor.width).sum::<u32>() + width <= CONNECTIONS
+        self.actors.iter().map(|actor| actor.width).sum::<u32>() + width <= PLACES
     }
 
     pub(super) async fn step(&mut self, step: Step) {
