@@ -15,8 +15,11 @@ use super::gates::{At, SPARE, Stage};
 use crate::support::database::TestDatabase;
 
 /// Actors park while they hold a connection, so there must be one for each of their branches.
-pub(super) const PLACES: u32 = 12;
-const CONNECTIONS: u32 = PLACES + SPARE as u32 + 1;
+pub(super) const PLACES: u32 = 10;
+/// With fewer, somebody might have to wait for one to be made.
+const LEAST: u32 = PLACES + SPARE as u32;
+/// Crashes break connections: some may, before new ones are made.
+const MOST: u32 = LEAST + 6;
 
 const CLOCK: &str = "
     CREATE SCHEMA sim;
@@ -46,7 +49,7 @@ impl Database {
             .options([("synchronous_commit", "off")]);
         let (connecting, acquiring, releasing) = (Arc::clone(stage), Arc::clone(stage), Arc::clone(stage));
         let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
+            .max_connections(MOST)
             .acquire_timeout(Duration::from_secs(3_600))
             .idle_timeout(None)
             .max_lifetime(None)
@@ -117,11 +120,10 @@ impl Database {
         &mut self.own
     }
 
-    /// Opens every connection that the pool may have, so that no actor ever waits for one to be made: how long that
-    /// takes would be chance.
+    /// Opens connections, so that no actor ever waits for one to be made: how long that takes would be chance.
     pub(super) async fn fill(&self, stage: &Stage) {
-        if self.pool.size() < CONNECTIONS {
-            let missing = (CONNECTIONS - self.pool.size()) as usize + self.pool.num_idle();
+        if self.pool.size() < LEAST {
+            let missing = (MOST - self.pool.size()) as usize + self.pool.num_idle();
             let mut held = Vec::with_capacity(missing);
             for _ in 0..missing {
                 held.push(self.pool.acquire().await.expect("PostgreSQL gives connections"));

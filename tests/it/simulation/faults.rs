@@ -8,9 +8,9 @@ use super::{
     gates::{Hearing, Telling, Way},
 };
 
-/// In percent, where nothing else is said.
+/// In percent.
 pub(super) struct Weather {
-    /// Weight of a fault among the steps; zero when the weather is fine.
+    /// Steps that are faults; none when the weather is fine.
     pub(super) faults: u32,
     refused: u32,
     lost: u32,

@@ -176,19 +176,22 @@ async fn play(scheduler: &mut Scheduler<'_>) -> Vec<String> {
     let look = u32::try_from(scheduler.chance.below(steps as usize)).unwrap();
     for number in 0..steps {
         let mut choices = scheduler.choices();
+        if choices.is_empty() && scheduler.is_idle() {
+            break;
+        }
         choices.extend(scheduler.polls());
         choices.push((3, Step::Time));
-        choices.push((scheduler.weather.faults, Step::Fault));
-        let step = scheduler.chance.weighted(&choices);
+        let fault = scheduler.chance.percent(scheduler.weather.faults);
+        let step = if fault { Step::Fault } else { scheduler.chance.weighted(&choices) };
         scheduler.step(step).await;
-        if number == look || number + 1 == steps {
+        if number == look {
             let broken = checks::always(scheduler).await;
             if !broken.is_empty() {
                 return broken;
             }
         }
     }
-    Vec::new()
+    checks::always(scheduler).await
 }
 
 /// Fine weather, until nothing moves any more.
@@ -255,12 +258,16 @@ async fn ends(scheduler: &mut Scheduler<'_>) -> Vec<String> {
 }
 
 impl Scheduler<'_> {
-    async fn is_at_rest(&mut self) -> bool {
-        let idle = self.actors.is_empty()
+    /// Whether nobody is at work or about to be, whatever the books still wait for.
+    fn is_idle(&self) -> bool {
+        self.actors.is_empty()
             && self.errands.is_empty()
             && self.rabbit.left() == 0
-            && self.ground.bank.lock().unwrap().next().is_none();
-        idle && self.unrest().await.is_empty()
+            && self.ground.bank.lock().unwrap().next().is_none()
+    }
+
+    async fn is_at_rest(&mut self) -> bool {
+        self.is_idle() && self.unrest().await.is_empty()
     }
 
     /// Cards that nobody came for are cleared away by the clock.
