@@ -38,8 +38,12 @@ impl Scheduler<'_> {
                     self.accepted.push((payer, payment));
                     let name = format!("pay{}", self.accepted.len());
                     self.trace.call(payment, name);
-                    if self.chance.percent(8) {
+                    if self.chance.percent(15) {
                         self.errands.push((now, Errand::Withdraw(payment)));
+                    }
+                    if self.chance.percent(15) {
+                        let at = now + passing(&mut self.chance);
+                        self.errands.push((at, Errand::PaidElsewhere(self.payers[payer].bill.clone())));
                     }
                 }
                 let name = self.trace.name(payment);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use p256::PublicKey;
-use sqlx::{PgPool, Row};
+use sqlx::Row;
 use time::OffsetDateTime;
 use tolom::{
     clock,
@@ -220,14 +220,15 @@ pub(super) async fn change_bill(context: Context, code: PaymentCode, paid: bool,
 /// Reads a payment, and later withdraws it because nobody had claimed it when it was read, through the one function that
 /// writes statuses. While it is as it was, that is well; once it has moved on, it must be refused.
 pub(super) async fn withdraw(context: Context, payment: Uuid, told: Told) {
-    let word = match try_withdraw(&context.pool, payment).await {
+    let word = match try_withdraw(&context, payment).await {
         Ok(word) => word.to_owned(),
         Err(error) => format!("was refused: {error}"),
     };
     told.lock().unwrap().push(News::Withdrawn(payment, word));
 }
 
-async fn try_withdraw(pool: &PgPool, payment: Uuid) -> Result<&'static str, StoreError> {
+async fn try_withdraw(context: &Context, payment: Uuid) -> Result<&'static str, StoreError> {
+    let pool = &context.pool;
     let question = "SELECT status, version FROM payment WHERE id = $1";
     let Some(row) = sqlx::query(question).bind(payment).fetch_optional(pool).await? else { return Ok("is not there") };
     let (word, version): (String, i32) = (row.try_get("status")?, row.try_get("version")?);
@@ -244,7 +245,8 @@ async fn try_withdraw(pool: &PgPool, payment: Uuid) -> Result<&'static str, Stor
         actor: "a tool",
         detail: Some("nobody had claimed it".to_owned()),
     };
-    // Time passes between the reading and the writing: the next connection is behind a gate.
+    // Somebody thinks about it, and the world goes on.
+    context.clock.sleep(Duration::from_secs(1)).await;
     let mut transaction = pool.begin().await?;
     status::write(&mut transaction, &[write]).await?;
     sqlx::query("DELETE FROM sealed_card c USING payment p WHERE p.id = $1 AND c.id = p.card_id")
