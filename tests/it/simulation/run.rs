@@ -218,7 +218,7 @@ async fn rest(scheduler: &mut Scheduler<'_>) -> Vec<String> {
             let step = scheduler.chance.weighted(&choices);
             scheduler.step(step).await;
             if scheduler.steps > MOST_STEPS {
-                return vec![format!("does not come to rest in {MOST_STEPS} steps")];
+                return vec![format!("does not come to rest in {MOST_STEPS} steps: {}", scheduler.unrest().await)];
             }
             continue;
         }
