@@ -188,7 +188,7 @@ pub struct Unanswered {
 
 impl Detached {
     /// The next message that somebody wants to publish, if one waits. Settlement entries have no lane of their own here.
-    pub fn next(&mut self) -> Option<Unanswered> {
+    pub fn take(&mut self) -> Option<Unanswered> {
         self.jobs.try_recv().ok().map(|Job { message, reply, .. }| Unanswered { message, reply })
     }
 

@@ -106,7 +106,7 @@ impl Database {
     /// Ready for the next run.
     pub(super) async fn clear(&mut self) {
         sqlx::raw_sql(AssertSqlSafe(self.clear.clone())).execute(&mut self.own).await.unwrap();
-        if self.cleared % 20 == 0 {
+        if self.cleared.is_multiple_of(20) {
             sqlx::raw_sql("VACUUM").execute(&mut self.own).await.unwrap();
         }
         self.cleared += 1;

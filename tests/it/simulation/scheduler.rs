@@ -411,7 +411,7 @@ impl<'a> Scheduler<'a> {
         self.actors[index].ran_at = now;
         let process = self.actors[index].process;
         self.processes[process].listen();
-        while let Some(unanswered) = self.processes[process].published.next() {
+        while let Some(unanswered) = self.processes[process].published.take() {
             stage.publish(id, unanswered);
         }
         if done {
