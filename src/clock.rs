@@ -1,12 +1,19 @@
 //! Time and identifiers, injected so that tests and the simulation may drive them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+mod ids;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
 use time::{Date, OffsetDateTime, UtcOffset};
-use uuid::Uuid;
+use tokio::sync::Notify;
+
+pub use self::ids::{follow, new_id, new_secret_id};
 
 /// Asia/Bishkek has been UTC+6 without daylight saving since 2005-08-12 (IANA tz database, file `asia`).
 pub const BISHKEK: UtcOffset = match UtcOffset::from_hms(6, 0, 0) {
@@ -22,7 +29,15 @@ pub fn bishkek_day(at: OffsetDateTime) -> Date {
 
 /// A clock: the system's, or one that a test moves.
 #[derive(Debug, Clone, Default)]
-pub struct Clock(Option<Arc<AtomicI64>>);
+pub struct Clock(Option<Arc<Hands>>);
+
+/// The hands of a manual clock.
+#[derive(Debug)]
+struct Hands {
+    /// Milliseconds since 1970.
+    at: AtomicI64,
+    moved: Notify,
+}
 
 impl Clock {
     /// The system's clock.
@@ -32,13 +47,28 @@ impl Clock {
 
     /// A clock that stands still until it is moved.
     pub fn manual(start: OffsetDateTime) -> Self {
-        Self(Some(Arc::new(AtomicI64::new(millis(start)))))
+        Self(Some(Arc::new(Hands { at: AtomicI64::new(millis(start)), moved: Notify::new() })))
     }
 
     /// Moves a manual clock; the system's is left alone.
-    pub fn advance(&self, by: std::time::Duration) {
-        if let Some(now) = &self.0 {
-            now.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    pub fn advance(&self, by: Duration) {
+        if let Some(hands) = &self.0 {
+            hands.at.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::SeqCst);
+            hands.moved.notify_waiters();
+        }
+    }
+
+    /// Waits for this long; by a manual clock, until it has been moved so far.
+    pub async fn sleep(&self, duration: Duration) {
+        let Some(hands) = &self.0 else { return tokio::time::sleep(duration).await };
+        let until = self.now() + duration;
+        loop {
+            // Asked for before the look at the time, so that no move falls in between.
+            let moved = hands.moved.notified();
+            if self.now() >= until {
+                return;
+            }
+            moved.await;
         }
     }
 
@@ -47,24 +77,32 @@ impl Clock {
     pub fn now(&self) -> OffsetDateTime {
         match &self.0 {
             None => OffsetDateTime::now_utc(),
-            Some(now) => {
-                let nanos = i128::from(now.load(Ordering::SeqCst)) * 1_000_000;
+            Some(hands) => {
+                let nanos = i128::from(hands.at.load(Ordering::SeqCst)) * 1_000_000;
                 OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH)
             }
         }
     }
 }
 
-/// A new identifier: UUID version 7 (RFC 9562), so that rows made together stand together on disk.
-pub fn new_id() -> Uuid {
-    Uuid::now_v7()
-}
-
-/// A new identifier that nobody can guess from another: UUID version 4. Knowing a payment's id is leave to read it.
-pub fn new_secret_id() -> Uuid {
-    Uuid::new_v4()
-}
-
 fn millis(at: OffsetDateTime) -> i64 {
     i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sleeper_by_a_manual_clock_wakes_when_it_has_been_moved_so_far() {
+        let clock = Clock::manual(OffsetDateTime::UNIX_EPOCH);
+        let mut asleep = Box::pin(clock.sleep(Duration::from_secs(5)));
+        assert!(asleep.as_mut().now_or_never().is_none());
+        clock.advance(Duration::from_millis(4_999));
+        assert!(asleep.as_mut().now_or_never().is_none());
+        clock.advance(Duration::from_millis(1));
+        assert!(asleep.as_mut().now_or_never().is_some());
+    }
 }

@@ -170,10 +170,9 @@ impl Line {
                 () = stop.cancelled() => return,
             }
             while self.publisher.is_connected() && !stop.is_cancelled() {
-                let due = outbox::take_due(&self.pool, topics, SWEEP_ROWS, LEASE);
-                match tokio::time::timeout(LEASE, due).await.unwrap_or(Err(StoreError::TimedOut)) {
-                    Ok(rows) if rows.is_empty() => break,
-                    Ok(rows) => publish(&self.pool, &self.publisher, rows).await,
+                match sweep_once(&self.pool, &self.publisher, topics).await {
+                    Ok(0) => break,
+                    Ok(_) => {}
                     Err(error) if error.is_transient() => {
                         tracing::debug!(error = &error as &dyn std::error::Error, "the outbox waits for the database");
                         break;
@@ -188,7 +187,19 @@ impl Line {
     }
 }
 
-async fn publish(pool: &PgPool, publisher: &Publisher, rows: Vec<OutboxRow>) {
+/// Publishes what is due of these topics, at most 500 rows; returns how many were taken.
+pub async fn sweep_once(pool: &PgPool, publisher: &Publisher, topics: &[Topic]) -> Result<usize, StoreError> {
+    let due = outbox::take_due(pool, topics, SWEEP_ROWS, LEASE);
+    let rows = tokio::time::timeout(LEASE, due).await.unwrap_or(Err(StoreError::TimedOut))?;
+    let taken = rows.len();
+    if taken > 0 {
+        publish(pool, publisher, rows).await;
+    }
+    Ok(taken)
+}
+
+/// Publishes committed rows once and settles each: deleted when confirmed, else put back with its own back-off.
+pub async fn publish(pool: &PgPool, publisher: &Publisher, rows: Vec<OutboxRow>) {
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let outgoing = rows.into_iter().map(|row| Outgoing::event(row.topic, row.id, row.body, row.traceparent));
     let results = publisher.publish_all(outgoing.collect()).await;

@@ -123,7 +123,7 @@ impl Context {
         let wait = *pause;
         *pause = (wait * 2).min(LONGEST_PAUSE);
         tokio::select! {
-            () = tokio::time::sleep(wait) => true,
+            () = self.clock.sleep(wait) => true,
             () = self.stop.cancelled() => false,
         }
     }

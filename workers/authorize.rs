@@ -44,9 +44,16 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let keys = Arc::new(KeyDir::open(&context.config.sealing.keys_dir)?);
     let supervisor = context.supervisor().clone();
     let upkeep = supervisor.keep("sealing upkeep", || upkeep(&context, &keys));
-    let worker = Authorize { context: context.clone(), keys: Arc::clone(&keys) };
+    let worker = Authorize::new(context.clone(), Arc::clone(&keys));
     futures::join!(run_worker(context.clone(), worker), upkeep);
     Ok(())
+}
+
+impl Authorize {
+    /// The worker of this context, which opens cards with these keys.
+    pub const fn new(context: Context, keys: Arc<KeyDir>) -> Self {
+        Self { context, keys }
+    }
 }
 
 impl Worker for Authorize {

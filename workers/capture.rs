@@ -21,8 +21,15 @@ pub struct Capture {
 
 /// Builds the worker and runs it until the context stops.
 pub async fn run(context: Context) -> anyhow::Result<()> {
-    run_worker(context.clone(), Capture { context }).await;
+    run_worker(context.clone(), Capture::new(context)).await;
     Ok(())
+}
+
+impl Capture {
+    /// The worker of this context.
+    pub const fn new(context: Context) -> Self {
+        Self { context }
+    }
 }
 
 impl Worker for Capture {

@@ -19,8 +19,15 @@ pub struct Record {
 
 /// Builds the worker and runs it until the context stops.
 pub async fn run(context: Context) -> anyhow::Result<()> {
-    run_worker(context.clone(), Record { context }).await;
+    run_worker(context.clone(), Record::new(context)).await;
     Ok(())
+}
+
+impl Record {
+    /// The worker of this context.
+    pub const fn new(context: Context) -> Self {
+        Self { context }
+    }
 }
 
 impl Worker for Record {

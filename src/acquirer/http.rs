@@ -149,7 +149,7 @@ impl HttpAcquirer {
     /// One request and what its answer, or the lack of one, proves.
     async fn attempt(&self, kind: OperationKind, call: &Call, url: &Url, bytes: &Bytes) -> Attempt {
         let not_sent = |why: &str| Attempt::Done(Outcome::NotSent { why: why.to_owned() });
-        if self.clock.now() >= call.send_before {
+        if !call.may_be_sent(self.clock.now()) {
             return not_sent("send_before has passed");
         }
         let Some(headers) = call_headers(call) else {
@@ -158,7 +158,7 @@ impl HttpAcquirer {
         if !self.circuit.pass() {
             return not_sent("the acquirer is away, and its circuit is open");
         }
-        let (body, watch) = Guarded::new(bytes.clone(), call.send_before, self.clock.clone());
+        let (body, watch) = Guarded::new(bytes.clone(), call.clone(), self.clock.clone());
         let request = self.client.post(url.clone()).headers(headers).timeout(self.call_timeout);
         let answer = request.body(reqwest::Body::wrap(body)).send().await;
         let answer = match answer {

@@ -32,6 +32,13 @@ pub struct Call {
     pub traceparent: Option<String>,
 }
 
+impl Call {
+    /// Whether its bytes may leave now. Every adapter asks right before they do, and past it answers `NotSent` (rule 3).
+    pub fn may_be_sent(&self, now: OffsetDateTime) -> bool {
+        now < self.send_before
+    }
+}
+
 /// An acquirer. Every method is idempotent by `call.reference`, at the acquirer's side.
 pub trait Acquirer: Send + Sync + 'static {
     /// The name used in configuration, metrics and settlement entries.

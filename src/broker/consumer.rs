@@ -50,7 +50,7 @@ pub enum Verdict {
 }
 
 /// A message as it came.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Parcel {
     /// The `message_id`; empty if there is none, or one that may be a card's number.
     pub id: String,
@@ -88,7 +88,40 @@ impl std::ops::Deref for Message {
     }
 }
 
+/// What a handler has made of a message that no session watches over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing yet.
+    InHand,
+    /// Left unacknowledged.
+    Left,
+    /// Settled.
+    Settled(Verdict),
+}
+
+/// Tells the fate of a [`Message::detached`].
+#[derive(Debug)]
+pub struct Watch(mpsc::Receiver<Settled>);
+
+impl Watch {
+    /// What has become of the message; a verdict is told once.
+    pub fn fate(&mut self) -> Fate {
+        match self.0.try_recv() {
+            Ok(Settled::Done(_)) => Fate::Settled(Verdict::Done),
+            Ok(Settled::Return(_, _, verdict)) => Fate::Settled(verdict),
+            Err(mpsc::error::TryRecvError::Empty) => Fate::InHand,
+            Ok(Settled::Left(..)) | Err(mpsc::error::TryRecvError::Disconnected) => Fate::Left,
+        }
+    }
+}
+
 impl Message {
+    /// A message that came from no broker: whoever holds the other end plays its part, and sees the verdict.
+    pub fn detached(parcel: Parcel) -> (Self, Watch) {
+        let (settled, verdicts) = mpsc::channel(1);
+        (Self { parcel, tag: 0, settled: Some(settled) }, Watch(verdicts))
+    }
+
     /// Settles the message. The acknowledgement follows on its own.
     pub fn settle(mut self, verdict: Verdict) {
         self.send(|tag, parcel| match verdict {
@@ -479,7 +512,7 @@ struct Returns {
 impl Returns {
     /// Publishes the message elsewhere, for as long as it takes, and acknowledges it here only then.
     fn send(&self, tag: u64, parcel: Parcel, verdict: Verdict, settled: mpsc::Sender<Settled>) -> &'static str {
-        let (message, history, word) = self.outgoing(parcel, verdict);
+        let (message, history, word) = onward(&self.broker, self.queue, parcel, verdict);
         tracing::warn!(
             queue = self.queue.name(),
             message_id = message.message_id,
@@ -527,34 +560,33 @@ impl Returns {
             pause.wait().await;
         }
     }
+}
 
-    /// What is sent, what it has been through by now, and what that is called.
-    fn outgoing(&self, parcel: Parcel, verdict: Verdict) -> (Outgoing, History, &'static str) {
-        let settings = self.broker.settings();
-        let Parcel { id, mut body, attempt: tried, traceparent, mut history } = parcel;
-        let (why, retry) = match verdict {
-            Verdict::Retry(why) => (why, tried < settings.max_attempts),
-            Verdict::Dead(why) => (why, false),
-            Verdict::Done => (String::new(), false),
-        };
-        let reason: String = mask::mask_text(why).0.chars().take(REASON_CHARS).collect();
-        history.add(FailedAttempt { attempt: tried, at: Clock::system().now(), reason: reason.clone() });
-        let last = settings.retry_delays_ms.len().saturating_sub(1);
-        let tier = usize::try_from(tried).unwrap_or(last).min(last);
-        let (exchange, routing_key, attempt, word) = match settings.retry_delays_ms.get(tier) {
-            Some(delay) if retry => {
-                (Exchange::Direct, self.broker.names().tier(self.queue, *delay), tried + 1, "retry")
-            }
-            _ => (Exchange::Dead, self.broker.names().queue(self.queue), tried, "dead"),
-        };
-        if exchange == Exchange::Dead {
-            // From here on it is kept until a person has looked: nothing of a card may be in it.
-            let found = mask::mask(&mut body);
-            history.masked = found.any().then(|| found.to_string()).or(history.masked);
-        }
-        let reason = Some(reason);
-        let message =
-            Outgoing { exchange, routing_key, message_id: id, body, attempt, reason, traceparent, mandatory: true };
-        (message, history, word)
+/// Where a message that is not done with goes, what it has been through by now, and the word for it: to its next retry
+/// tier, or to the dead letters.
+pub fn onward(broker: &Broker, queue: Queue, parcel: Parcel, verdict: Verdict) -> (Outgoing, History, &'static str) {
+    let settings = broker.settings();
+    let Parcel { id, mut body, attempt: tried, traceparent, mut history } = parcel;
+    let (why, retry) = match verdict {
+        Verdict::Retry(why) => (why, tried < settings.max_attempts),
+        Verdict::Dead(why) => (why, false),
+        Verdict::Done => (String::new(), false),
+    };
+    let reason: String = mask::mask_text(why).0.chars().take(REASON_CHARS).collect();
+    history.add(FailedAttempt { attempt: tried, at: Clock::system().now(), reason: reason.clone() });
+    let last = settings.retry_delays_ms.len().saturating_sub(1);
+    let tier = usize::try_from(tried).unwrap_or(last).min(last);
+    let (exchange, routing_key, attempt, word) = match settings.retry_delays_ms.get(tier) {
+        Some(delay) if retry => (Exchange::Direct, broker.names().tier(queue, *delay), tried + 1, "retry"),
+        _ => (Exchange::Dead, broker.names().queue(queue), tried, "dead"),
+    };
+    if exchange == Exchange::Dead {
+        // From here on it is kept until a person has looked: nothing of a card may be in it.
+        let found = mask::mask(&mut body);
+        history.masked = found.any().then(|| found.to_string()).or(history.masked);
     }
+    let reason = Some(reason);
+    let message =
+        Outgoing { exchange, routing_key, message_id: id, body, attempt, reason, traceparent, mandatory: true };
+    (message, history, word)
 }

@@ -15,11 +15,13 @@ mod watchdog;
 
 use std::{sync::Arc, time::Duration};
 
-pub use consumer::{Handler, Message, Parcel, Reading, Verdict, consume, consume_dead_letters, read_parcel};
+pub use consumer::{
+    Fate, Handler, Message, Parcel, Reading, Verdict, Watch, consume, consume_dead_letters, onward, read_parcel,
+};
 pub use history::History;
 pub use lane::Lane;
 use lapin::{Connection, ConnectionProperties};
-pub use publisher::{Exchange, Link, Outgoing, PublishError, Publisher};
+pub use publisher::{Detached, Exchange, Link, Outgoing, PublishError, Publisher, Unanswered};
 pub use tap::{Arrival, Tap};
 pub use topology::{
     Depths, Finding, Names, Queue, apply, peek, peek_dead_letters, remove, renew_stream, stream_has_writer, verify,

@@ -97,6 +97,7 @@ pub enum PublishError {
     Unconfirmed,
 }
 
+#[derive(Debug)]
 struct Job {
     message: Outgoing,
     /// Beside those that every message has.
@@ -140,6 +141,15 @@ impl Publisher {
         Self { lanes: lanes.into(), link, timeout }
     }
 
+    /// A publisher without a broker: whoever holds the other end plays its part, and decides what becomes of each
+    /// message. Connected until the other end says otherwise.
+    pub fn detached(timeout: Duration) -> (Self, Detached) {
+        let (jobs, waiting) = mpsc::channel(WAITING);
+        let (shown, link) = watch::channel(Link::Up);
+        let lanes: Vec<_> = Lane::all().map(|_| jobs.clone()).collect();
+        (Self { lanes: lanes.into(), link, timeout }, Detached { jobs: waiting, shown })
+    }
+
     /// Whether the broker is there and takes messages. A hint: it may be gone the next moment.
     pub fn is_connected(&self) -> bool {
         self.link() == Link::Up
@@ -179,6 +189,41 @@ impl Publisher {
     /// Publishes messages together; the results are in their order.
     pub async fn publish_all(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {
         futures::future::join_all(messages.into_iter().map(|message| self.publish(message))).await
+    }
+}
+
+/// The other end of a [`Publisher::detached`].
+#[derive(Debug)]
+pub struct Detached {
+    jobs: mpsc::Receiver<Job>,
+    shown: watch::Sender<Link>,
+}
+
+/// A message that waits for its confirm.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// The message.
+    pub message: Outgoing,
+    reply: oneshot::Sender<Result<(), PublishError>>,
+}
+
+impl Detached {
+    /// The next message that somebody wants to publish, if one waits. There is one lane here for all of them.
+    pub fn take(&mut self) -> Option<Unanswered> {
+        self.jobs.try_recv().ok().map(|Job { message, reply, .. }| Unanswered { message, reply })
+    }
+
+    /// What [`Publisher::is_connected`] says from now on.
+    pub fn set_connected(&self, connected: bool) {
+        self.shown.send_replace(if connected { Link::Up } else { Link::Away });
+    }
+}
+
+impl Unanswered {
+    /// Tells the publisher what became of its message.
+    pub fn answer(self, result: Result<(), PublishError>) {
+        // Whoever has gone away meanwhile has no use for it.
+        let _ = self.reply.send(result);
     }
 }
 

@@ -121,12 +121,18 @@ fn authorization(known: Known<'_>, report: &Outcome) -> Result<Decision, Illegal
         Outcome::Approved(_) if !wanted => &[Event::Approved, Event::ReversalRequired],
         Outcome::Approved(Approval { captured: true, .. }) => &[Event::ApprovedAndCaptured],
         Outcome::Approved(_) => &[Event::Approved],
+        // Heard of after a day of silence: the bank's question has run out, and closing our reference settles it.
+        Outcome::Challenged(_) if known.status == Status::Review => &[Event::ReviewRequired],
         Outcome::Challenged(_) => &[Event::ChallengeRequired],
         Outcome::Declined(_) => &[Event::Declined],
         Outcome::NotSent { .. } => &[Event::ProvenNotCharged],
         Outcome::Unknown { .. } => &[Event::OutcomeUnknown],
     };
-    let undo = matches!(report, Outcome::Approved(_)) && (dead || !wanted);
+    let undo = match report {
+        Outcome::Approved(_) => dead || !wanted,
+        Outcome::Challenged(_) => known.status == Status::Review,
+        Outcome::Declined(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => false,
+    };
     Ok(Decision { steps: known.steps(events)?, reverse: undo && !known.reversal_exists, ..Decision::default() })
 }
 
@@ -243,6 +249,15 @@ mod tests {
             assert_eq!(end(&decision), Some(Status::Reversing));
             assert!(decision.reverse);
         }
+    }
+
+    #[test]
+    fn a_challenge_that_is_heard_of_in_review_is_closed_and_not_refused() {
+        let question = Challenge { url: String::new(), fields: Vec::new(), expires_at: OffsetDateTime::UNIX_EPOCH };
+        let known = Known { outcome: Some("unknown"), ..known(Status::Review, OperationKind::Authorize) };
+        let decision = decide(known, &Outcome::Challenged(question)).unwrap();
+        assert_eq!(end(&decision), Some(Status::Review));
+        assert!(decision.store_outcome && decision.reverse);
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub mod decision;
 pub mod ledger;
 pub mod money;
 pub mod operation;
+#[cfg(test)]
+mod orders;
 pub mod status;
 
 pub use bill::{BillStatus, PaymentCode};

@@ -53,7 +53,7 @@ pub async fn take_due(
     let rows = sqlx::query(
         "UPDATE outbox SET publish_after = now() + make_interval(secs => $2)
          WHERE id IN (SELECT id FROM outbox WHERE publish_after <= now() AND routing_key = ANY($3)
-                      ORDER BY publish_after LIMIT $1 FOR UPDATE SKIP LOCKED)
+                      ORDER BY publish_after, id LIMIT $1 FOR UPDATE SKIP LOCKED)
          RETURNING id, routing_key, body, traceparent",
     )
     .bind(limit)
@@ -68,6 +68,8 @@ pub async fn take_due(
         let (body, traceparent) = (row.try_get("body")?, row.try_get("traceparent")?);
         due.push(OutboxRow { id: row.try_get("id")?, topic, body, traceparent });
     }
+    // The database returns them in the order of its plan; they go out in the order of their making.
+    due.sort_unstable_by_key(|row| row.id);
     Ok(due)
 }
 

@@ -55,7 +55,8 @@ pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Ve
     .bind(limit)
     .fetch_all(&mut *connection)
     .await?;
-    rows.iter()
+    let mut due = rows
+        .iter()
         .map(|row| {
             let (kind, currency): (String, String) = (row.try_get("kind")?, row.try_get("currency")?);
             let unreadable = |word: &str| StoreError::Unreadable(format!("operation: {word}"));
@@ -78,7 +79,10 @@ pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Ve
                 bill_awaits: row.try_get("bill_awaits")?,
             })
         })
-        .collect()
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    // The database returns them in the order of its plan.
+    due.sort_unstable_by_key(|due| due.claim.operation);
+    Ok(due)
 }
 
 /// Sets the next rung of operations that this worker has taken; one that was settled meanwhile is left alone.

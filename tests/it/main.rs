@@ -19,5 +19,6 @@ mod processes;
 mod races;
 mod receipts;
 mod services;
+mod simulation;
 mod supervision;
 mod support;

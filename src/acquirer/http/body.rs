@@ -16,10 +16,9 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use serde::Serialize;
-use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::clock::Clock;
+use crate::{acquirer::Call, clock::Clock};
 
 const UNTOUCHED: u8 = 0;
 const TAKEN: u8 = 1;
@@ -71,15 +70,15 @@ pub(super) struct TooLate;
 /// The body itself.
 pub(super) struct Guarded {
     bytes: Option<Bytes>,
-    send_before: OffsetDateTime,
+    call: Call,
     clock: Clock,
     watch: Watch,
 }
 
 impl Guarded {
-    pub(super) fn new(bytes: Bytes, send_before: OffsetDateTime, clock: Clock) -> (Self, Watch) {
+    pub(super) fn new(bytes: Bytes, call: Call, clock: Clock) -> (Self, Watch) {
         let watch = Watch(Arc::new(AtomicU8::new(UNTOUCHED)));
-        (Self { bytes: Some(bytes), send_before, clock, watch: watch.clone() }, watch)
+        (Self { bytes: Some(bytes), call, clock, watch: watch.clone() }, watch)
     }
 }
 
@@ -91,7 +90,7 @@ impl Body for Guarded {
         let Some(bytes) = self.bytes.take() else {
             return Poll::Ready(None);
         };
-        if self.clock.now() >= self.send_before {
+        if !self.call.may_be_sent(self.clock.now()) {
             self.watch.0.store(TOO_LATE, Ordering::SeqCst);
             return Poll::Ready(Some(Err(TooLate)));
         }
@@ -112,17 +111,24 @@ impl Body for Guarded {
 mod tests {
     use std::time::Duration;
 
+    use time::OffsetDateTime;
     use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
+    use crate::payment::{Currency, Money};
 
     #[tokio::test]
     async fn a_body_whose_time_passes_while_connecting_never_leaves() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let clock = Clock::manual(OffsetDateTime::UNIX_EPOCH);
-        let send_before = OffsetDateTime::UNIX_EPOCH + Duration::from_secs(5);
+        let call = Call {
+            reference: "r".to_owned(),
+            amount: Money::new(1, Currency::KGS),
+            send_before: OffsetDateTime::UNIX_EPOCH + Duration::from_secs(5),
+            traceparent: None,
+        };
         let bytes = encode(&"the card").unwrap();
-        let (body, watch) = Guarded::new(bytes, send_before, clock.clone());
+        let (body, watch) = Guarded::new(bytes, call, clock.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(async move {

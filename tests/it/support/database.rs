@@ -33,6 +33,15 @@ impl TestDatabase {
     /// Makes one.
     pub(crate) async fn fresh() -> Self {
         let template = TEMPLATE.get_or_init(template).await;
+        Self::of(template).await
+    }
+
+    /// Makes one without tables.
+    pub(crate) async fn bare() -> Self {
+        Self::of("template0").await
+    }
+
+    async fn of(template: &str) -> Self {
         let name = format!("tolom_test_{}", uuid::Uuid::now_v7().simple());
         let mut admin = connect().await;
         run(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
