@@ -182,6 +182,8 @@ impl Outcome {
             (Some(_), Self::Challenged(_)) => Merge::Absorbed,
             (Some("challenged"), Self::Declined(_)) => Merge::News,
             (Some("challenged"), _) => Merge::Absorbed,
+            // Neither had any effect: our own check refused a card whose reference was closed meanwhile.
+            (Some("declined"), Self::NotSent { .. }) | (Some("not_sent"), Self::Declined(_)) => Merge::Absorbed,
             (Some(_), _) => Merge::Conflict,
         }
     }
