@@ -254,7 +254,7 @@ async fn card_data_is_masked_before_a_letter_reaches_the_dead_queue_and_such_a_l
     let foreign = example(Topic::PaymentRequested, |event| event["data"]["card"] = card);
     let messages = vec![
         to_queue(&world.broker, Queue::Authorize, "card", &foreign),
-        to_queue(&world.broker, Queue::Record, "bytes", format!("\u{0}\u{1}4111 1111 1111 1111\n").as_bytes()),
+        to_queue(&world.broker, Queue::Record, "bytes", b"\x00\x014111 1111 1111 1111\n"),
         to_queue(&world.broker, Queue::Capture, "clean", b"nothing of a card"),
     ];
     publish(&world.broker, messages).await;

@@ -26,6 +26,7 @@
 
 mod acquirer;
 mod bank;
+mod begin;
 mod chance;
 mod checks;
 mod database;

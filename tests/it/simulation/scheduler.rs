@@ -9,9 +9,8 @@ use std::{
 
 use time::OffsetDateTime;
 use tolom::{
-    broker::{Fate, Handler, Message, Outgoing, Queue, Verdict, onward},
+    broker::{Fate, Outgoing, Queue, Verdict, onward},
     contracts::Topic,
-    workers::resolve,
 };
 use uuid::Uuid;
 
@@ -22,7 +21,7 @@ use super::{
     gates::Stage,
     people::{self, Errand, Payer, Seal, Told},
     process::{Freeze, Ground, Process},
-    rabbit::{Rabbit, Stored, Unacked},
+    rabbit::{Rabbit, Stored},
     trace::Trace,
 };
 
@@ -88,13 +87,13 @@ pub(super) struct Scheduler<'a> {
     /// The acquirer answers nobody until then.
     pub(super) acquirer_away: Option<OffsetDateTime>,
     pub(super) facts_seen: usize,
-    acted: u32,
+    pub(super) acted: u32,
     told_time: OffsetDateTime,
     pub(super) steps: u32,
 }
 
 pub(super) const WORKED: [Queue; 3] = [Queue::Authorize, Queue::Record, Queue::Capture];
-const POLLERS: [(&str, Duration); 4] = [
+pub(super) const POLLERS: [(&str, Duration); 4] = [
     ("resolve", Duration::from_secs(1)),
     ("sweep", Duration::from_secs(1)),
     ("sweep entries", Duration::from_secs(1)),
@@ -214,12 +213,12 @@ impl<'a> Scheduler<'a> {
         steps
     }
 
-    fn batch(&self) -> u32 {
+    pub(super) fn batch(&self) -> u32 {
         u32::try_from(self.ground.config.resolve.batch).unwrap()
     }
 
     /// Whether there are connections enough for an actor more.
-    fn room(&self, width: u32) -> bool {
+    pub(super) fn room(&self, width: u32) -> bool {
         self.actors.iter().map(|actor| actor.width).sum::<u32>() + width <= PLACES
     }
 
@@ -284,105 +283,8 @@ impl<'a> Scheduler<'a> {
         self.run(actor).await;
     }
 
-    async fn deliver(&mut self, queue: Queue) {
-        let now = self.now();
-        let awake: Vec<usize> = (0..self.processes.len()).filter(|number| !self.is_frozen(*number)).collect();
-        let process = *self.chance.pick(&awake);
-        let most = 1 + self.chance.below(3);
-        let mut batch: Vec<Stored> = Vec::new();
-        for _ in 0..most {
-            let width = u32::try_from(batch.len()).unwrap() + 1;
-            let ready = self.rabbit.ready(queue, now);
-            if ready.is_empty() || !self.room(width) {
-                break;
-            }
-            let index = *self.chance.pick(&ready);
-            let alone = self.rabbit.queue(queue)[index].parcel.attempt > 0;
-            // What has failed before travels alone.
-            if alone && !batch.is_empty() {
-                break;
-            }
-            batch.push(self.rabbit.queue(queue).remove(index));
-            if alone {
-                break;
-            }
-        }
-        let width = u32::try_from(batch.len()).unwrap();
-        let actor = self.acted + 1;
-        let mut messages = Vec::new();
-        for stored in batch {
-            let (message, watch) = Message::detached(stored.parcel.clone());
-            messages.push(message);
-            self.rabbit.deliver(Unacked { queue, stored, process, actor, watch: Some(watch) });
-        }
-        let (authorize, record, capture) = {
-            let Process { authorize, record, capture, .. } = &self.processes[process];
-            (Arc::clone(authorize), Arc::clone(record), Arc::clone(capture))
-        };
-        let future: Pin<Box<dyn Future<Output = ()> + Send>> = match queue {
-            Queue::Authorize => Box::pin(async move { authorize.handle(messages).await }),
-            Queue::Record => Box::pin(async move { record.handle(messages).await }),
-            _ => Box::pin(async move { capture.handle(messages).await }),
-        };
-        self.start(process, format!("{} of {width}", queue.name()), width, None, None, future).await;
-    }
-
-    async fn poll(&mut self, process: usize, poller: usize) {
-        self.processes[process].polled[poller] = self.now();
-        let context = self.processes[process].context.clone();
-        let name = POLLERS[poller].0.to_owned();
-        let width = if poller == 0 { self.batch() } else { 1 };
-        let future: Pin<Box<dyn Future<Output = ()> + Send>> = match poller {
-            0 => Box::pin(async move { resolve::round(&context).await.expect("PostgreSQL is there") }),
-            1 | 2 => Box::pin(async move {
-                let entries = poller == 2;
-                let topics = Topic::ALL.into_iter().filter(|topic| (*topic == Topic::SettlementEntry) == entries);
-                if context.publisher.is_connected() {
-                    tolom::relay::sweep_once(&context.pool, &context.publisher, &topics.collect::<Vec<_>>())
-                        .await
-                        .expect("PostgreSQL is there");
-                }
-            }),
-            _ => Box::pin(async move {
-                tolom::store::cards::truncate_past(&context.pool, &context.clock).await.expect("PostgreSQL is there");
-            }),
-        };
-        self.start(process, name, width, Some(poller), None, future).await;
-    }
-
-    async fn errand(&mut self, index: usize) {
-        let (_, errand) = self.errands.remove(index);
-        let awake: Vec<usize> = (0..self.processes.len()).filter(|number| !self.is_frozen(*number)).collect();
-        let process = *self.chance.pick(&awake);
-        let (context, seal, told) =
-            (self.processes[process].context.clone(), self.seal.clone(), Arc::clone(&self.told));
-        let future: Pin<Box<dyn Future<Output = ()> + Send>> = match &errand {
-            Errand::Submit(payer) => Box::pin(people::submit(context, *payer, self.payers[*payer].clone(), seal, told)),
-            Errand::StoreCard(payer) => {
-                Box::pin(people::store_card(context, *payer, self.payers[*payer].clone(), seal, told))
-            }
-            Errand::Answer(payment, right) => Box::pin(people::answer(context, *payment, *right, told)),
-            Errand::PaidElsewhere(code) => Box::pin(people::change_bill(context, code.clone(), true, told)),
-            Errand::Cancel(code) => Box::pin(people::change_bill(context, code.clone(), false, told)),
-            Errand::Withdraw(payment) => Box::pin(people::withdraw(context, *payment, told)),
-            Errand::Publish(..) | Errand::Garbage => return self.publish_from_outside(&errand),
-        };
-        let name = match &errand {
-            Errand::Answer(payment, right) => {
-                format!(
-                    "payer of {} answers the bank ({})",
-                    self.trace.name(*payment),
-                    if *right { "right" } else { "wrong" }
-                )
-            }
-            Errand::Withdraw(payment) => format!("a tool withdraws {}", self.trace.name(*payment)),
-            other => format!("{other:?}"),
-        };
-        self.start(process, name, 1, None, Some(errand), future).await;
-    }
-
     /// Starts an actor and lets it run to its first gates.
-    async fn start(
+    pub(super) async fn start(
         &mut self,
         process: usize,
         name: String,
@@ -476,7 +378,7 @@ impl<'a> Scheduler<'a> {
     }
 
     /// What comes from outside straight to the broker.
-    fn publish_from_outside(&mut self, errand: &Errand) {
+    pub(super) fn publish_from_outside(&mut self, errand: &Errand) {
         let now = self.now();
         if !self.broker_is_there() {
             return self.errands.push((now + Duration::from_secs(5), errand.clone()));
