@@ -4,8 +4,8 @@
 //! text, in bytes that are no JSON at all. What ends as a dead letter is kept for as long as a person needs, so it is
 //! masked first. Every masked byte becomes `*`, in place: lengths, and what stands around it, stay as they are.
 //!
-//! Masked is: a card's number by its digits alone ([`numbers`]), card fields by their names ([`fields`]), and a sealed
-//! card by its form ([`sealed`]). The sealed one too: its key lives for another day or two, copies of it here would be
+//! Masked is: a card's number by its digits alone (`numbers`), card fields by their names (`fields`), and a sealed
+//! card by its form (`sealed`). The sealed one too: its key lives for another day or two, copies of it here would be
 //! out of reach of the rule that it exists once, and nobody misses it, for no message of ours may carry it.
 
 mod fields;
