@@ -14,10 +14,7 @@ use tolom::{
 };
 use uuid::Uuid;
 
-use crate::{
-    broker::dead_letters,
-    support::world::{PATIENCE, World, card},
-};
+use crate::support::world::{PATIENCE, World, card};
 
 const APPROVED_UNANSWERED: &str = "4000000000050031";
 const NEVER_ARRIVED: &str = "4000000000050023";
@@ -209,7 +206,7 @@ async fn a_receipt_that_its_queue_could_not_send_is_sent_later_and_once() {
     world.run(all()).await;
     let id = pay(&world, "1100000151", "4111111111111111", "ky").await;
     assert_eq!(world.end_of(id).await, "captured");
-    assert_eq!(dead_letters(&world.broker, 1).await.len(), 1);
+    world.wait_until("SELECT count(*) FROM dead_letter", 1).await;
     world.wait_until("SELECT count(*) FROM receipt WHERE sending_until IS NULL AND attempts = 0", 1).await;
 
     // An hour later the mail server is still away, and then back.
@@ -240,6 +237,7 @@ async fn a_receipt_that_cannot_be_sent_for_days_is_given_up() {
     assert_eq!(world.end_of(id).await, "captured");
     sqlx::query("UPDATE receipt SET issued_at = now() - interval '8 days'").execute(&world.pool).await.unwrap();
     world.wait_until("SELECT count(*) FROM receipt WHERE given_up_at IS NOT NULL AND sent_at IS NULL", 1).await;
+    world.wait_until("SELECT count(*) FROM dead_letter", 1).await;
     world.stop().await;
     assert!(world.mail.messages().is_empty());
     world.finish().await;

@@ -99,6 +99,10 @@ async fn completed(scheduler: &mut Scheduler<'_>, body: &[u8]) -> Option<String>
     let absorbed = match (known.as_deref(), word) {
         (Some(known), word) if known == word => true,
         (Some(_), "unknown") => true,
+        // Neither had an effect.
+        (Some("not_sent"), "declined") | (Some("declined"), "not_sent") => true,
+        // A challenge is settled by its completion or its reversal, whatever else is heard of it.
+        (Some("challenged"), _) | (Some("approved" | "declined" | "not_sent"), "challenged") => true,
         _ => conflict.is_some(),
     };
     (!absorbed).then(|| format!("the books have {known:?} where it says {word}"))
