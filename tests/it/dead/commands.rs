@@ -22,6 +22,8 @@ pub(super) struct Ended {
 pub(super) async fn dead(world: &World, arguments: &[&str]) -> Ended {
     let config = &world.config;
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_tolom"))
+        // The test's own, and no setting.
+        .env_remove("TOLOM_TEST_POISON")
         .arg("dead")
         .args(arguments)
         .arg("--json")
