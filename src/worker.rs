@@ -8,6 +8,7 @@ use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures::FutureExt;
 use sqlx::PgPool;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -29,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Longer than a batch takes whose every statement runs into its own limit.
 const LONGEST_WORK: Duration = Duration::from_secs(60);
-/// A message waits here for the database at most so long; then it waits in a retry tier. The broker closes the channel
+/// A message waits here for the database, or for the acquirer, at most so long; then it waits in a retry tier. The broker closes the channel
 /// of a consumer that holds a message for 30 minutes (`consumer_timeout`), and counts that as a delivery.
 const LONGEST_HOLD: Duration = Duration::from_secs(600);
 
@@ -43,8 +44,8 @@ pub enum Leave {
     Calls(usize),
     /// Its circuit is open: look around and ask again.
     NotYet,
-    /// The process is to stop.
-    Stopped,
+    /// Leave the messages for later: the process is to stop, or they have been in hand for long.
+    Later,
 }
 
 /// Everything a worker may use. Cheap to clone.
@@ -102,7 +103,7 @@ impl Context {
         F: Future<Output = Result<T, StoreError>>,
     {
         let mut pause = PAUSE;
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         loop {
             // A server that is gone without a word answers nothing, not even an error.
             let worked = tokio::time::timeout(LONGEST_WORK, work()).await;
@@ -128,15 +129,17 @@ impl Context {
         }
     }
 
-    /// Asks leave to call the acquirer; waits a little while its circuit is open.
-    pub async fn leave_to_call(&self) -> Leave {
+    /// Asks leave to call the acquirer for messages that have been in hand `since`; waits a little while its circuit is
+    /// open.
+    pub async fn leave_to_call(&self, since: Instant) -> Leave {
         match self.circuit.admit() {
             Admission::All => Leave::Calls(usize::MAX),
             Admission::Probe => Leave::Calls(1),
+            Admission::Not(_) if since.elapsed() >= LONGEST_HOLD => Leave::Later,
             Admission::Not(until) => {
                 tokio::select! {
                     () = self.circuit.changed(until, CIRCUIT_LOOK) => Leave::NotYet,
-                    () = self.stop.cancelled() => Leave::Stopped,
+                    () = self.stop.cancelled() => Leave::Later,
                 }
             }
         }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures::future::join_all;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::admission::{Admission, admit};
@@ -108,10 +109,11 @@ type Requests = Vec<(Message, Box<Event<PaymentRequested>>)>;
 impl Authorize {
     /// Authorizes as many as the acquirer's circuit admits, and the rest when it admits more.
     async fn authorize(&self, mut requests: Requests) {
+        let since = Instant::now();
         while !requests.is_empty() {
-            let calls = match self.context.leave_to_call().await {
+            let calls = match self.context.leave_to_call(since).await {
                 Leave::Calls(calls) => calls,
-                Leave::Stopped => return requests.into_iter().for_each(|(message, _)| message.leave()),
+                Leave::Later => return requests.into_iter().for_each(|(message, _)| message.leave()),
                 Leave::NotYet => {
                     requests = self.still_waiting(requests).await;
                     continue;
@@ -193,10 +195,11 @@ impl Authorize {
     }
 
     async fn complete(&self, mut returns: Vec<(Message, Uuid)>) {
+        let since = Instant::now();
         while !returns.is_empty() {
-            let calls = match self.context.leave_to_call().await {
+            let calls = match self.context.leave_to_call(since).await {
                 Leave::Calls(calls) => calls,
-                Leave::Stopped => return returns.into_iter().for_each(|(message, _)| message.leave()),
+                Leave::Later => return returns.into_iter().for_each(|(message, _)| message.leave()),
                 Leave::NotYet => {
                     returns.retain(|(message, _)| !message.is_abandoned());
                     continue;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use futures::future::join_all;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
@@ -51,10 +52,11 @@ impl Handler for Capture {
                 Err(error) => message.settle(Verdict::Dead(error.to_string())),
             }
         }
+        let since = Instant::now();
         while !facts.is_empty() {
-            let calls = match self.context.leave_to_call().await {
+            let calls = match self.context.leave_to_call(since).await {
                 Leave::Calls(calls) => calls,
-                Leave::Stopped => return facts.into_iter().for_each(|(message, _)| message.leave()),
+                Leave::Later => return facts.into_iter().for_each(|(message, _)| message.leave()),
                 // A hold lasts for days.
                 Leave::NotYet => {
                     facts.retain(|(message, _)| !message.is_abandoned());
