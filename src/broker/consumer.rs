@@ -8,10 +8,10 @@ use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Dura
 
 use futures::{FutureExt, StreamExt};
 use lapin::{
-    BasicProperties, Channel,
+    Channel,
     message::Delivery,
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::{AMQPValue, FieldTable},
+    types::FieldTable,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -20,14 +20,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    ATTEMPT_HEADER, Broker, BrokerError, Exchange, History, Outgoing, Publisher, Queue, Rebuild,
+    Broker, BrokerError, Publisher, Queue, Rebuild,
     acks::Acks,
-    close, set_up,
+    close,
+    message::{Message, Settled, parcel},
+    returns::Returns,
+    set_up,
     watchdog::{Watchdog, looks},
-};
-use crate::{
-    clock::Clock,
-    contracts::{FailedAttempt, mask},
 };
 
 /// Longer than any batch that is well, calls to the acquirer included.
@@ -35,127 +34,6 @@ const LONGEST_BATCH: Duration = Duration::from_secs(120);
 /// A consumer that has lived as long was well: the next rebuild begins without a wait.
 const WAS_WELL: Duration = Duration::from_secs(10);
 const CONSUMER_TAG: &str = "tolom";
-/// A longer reason says no more, and headers should stay small.
-const REASON_CHARS: usize = 500;
-
-/// What becomes of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Its effect is committed: acknowledge it.
-    Done,
-    /// Provably no effect, and later it may work: to the next retry tier, and after the last one to the dead letters.
-    Retry(String),
-    /// It will never work: to the dead letters, with the reason.
-    Dead(String),
-}
-
-/// A message as it came.
-#[derive(Debug, Clone, Default)]
-pub struct Parcel {
-    /// The `message_id`; empty if there is none, or one that may be a card's number.
-    pub id: String,
-    /// The body.
-    pub body: Vec<u8>,
-    /// How often it has been tried before.
-    pub attempt: u32,
-    /// `traceparent` (W3C Trace Context).
-    pub traceparent: Option<String>,
-    /// What it has been through.
-    pub history: History,
-}
-
-/// A message in the hands of a handler.
-#[derive(Debug)]
-pub struct Message {
-    parcel: Parcel,
-    tag: u64,
-    settled: Option<mpsc::Sender<Settled>>,
-}
-
-/// A verdict on its way to the session; what must be sent elsewhere comes back with it.
-#[derive(Debug)]
-enum Settled {
-    Done(u64),
-    Return(u64, Parcel, Verdict),
-    Left(u64, Parcel),
-}
-
-impl std::ops::Deref for Message {
-    type Target = Parcel;
-
-    fn deref(&self) -> &Parcel {
-        &self.parcel
-    }
-}
-
-/// What a handler has made of a message that no session watches over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
-    /// Nothing yet.
-    InHand,
-    /// Left unacknowledged.
-    Left,
-    /// Settled.
-    Settled(Verdict),
-}
-
-/// Tells the fate of a [`Message::detached`].
-#[derive(Debug)]
-pub struct Watch(mpsc::Receiver<Settled>);
-
-impl Watch {
-    /// What has become of the message; a verdict is told once.
-    pub fn fate(&mut self) -> Fate {
-        match self.0.try_recv() {
-            Ok(Settled::Done(_)) => Fate::Settled(Verdict::Done),
-            Ok(Settled::Return(_, _, verdict)) => Fate::Settled(verdict),
-            Err(mpsc::error::TryRecvError::Empty) => Fate::InHand,
-            Ok(Settled::Left(..)) | Err(mpsc::error::TryRecvError::Disconnected) => Fate::Left,
-        }
-    }
-}
-
-impl Message {
-    /// A message that came from no broker: whoever holds the other end plays its part, and sees the verdict.
-    pub fn detached(parcel: Parcel) -> (Self, Watch) {
-        let (settled, verdicts) = mpsc::channel(1);
-        (Self { parcel, tag: 0, settled: Some(settled) }, Watch(verdicts))
-    }
-
-    /// Settles the message. The acknowledgement follows on its own.
-    pub fn settle(mut self, verdict: Verdict) {
-        self.send(|tag, parcel| match verdict {
-            Verdict::Done => Settled::Done(tag),
-            other => Settled::Return(tag, parcel, other),
-        });
-    }
-
-    /// Whether the session it came with is gone: the broker delivers it again, and nothing said of it here counts.
-    pub fn is_abandoned(&self) -> bool {
-        self.settled.as_ref().is_none_or(mpsc::Sender::is_closed)
-    }
-
-    /// Leaves the message for later, untried. A session that ends has the broker deliver it again; one that goes on
-    /// sends it through the last retry tier, which costs it none of its attempts and none of the broker's deliveries.
-    pub fn leave(mut self) {
-        self.send(Settled::Left);
-    }
-
-    fn send(&mut self, settle: impl FnOnce(u64, Parcel) -> Settled) {
-        let Some(settled) = self.settled.take() else { return };
-        let parcel = std::mem::take(&mut self.parcel);
-        // There is a place for every verdict of every message in hand. A session that is gone redelivers what it had
-        // not acknowledged.
-        let _ = settled.try_send(settle(self.tag, parcel));
-    }
-}
-
-impl Drop for Message {
-    fn drop(&mut self) {
-        let verdict = Verdict::Retry("its handler ended without a word".to_owned());
-        self.send(|tag, parcel| Settled::Return(tag, parcel, verdict));
-    }
-}
 
 /// What handles the messages of a queue.
 pub trait Handler: Send + Sync + 'static {
@@ -465,128 +343,4 @@ impl Session {
         close(&self.connection).await;
         Ok(())
     }
-}
-
-/// A message as it came, by the bytes of its properties (AMQP 0-9-1, section 4.2.6.1); none if they are no properties.
-/// Of a `dead` letter it has all that is known of its end too.
-pub fn read_parcel(properties: &[u8], body: Vec<u8>, dead: bool) -> Option<Parcel> {
-    let (rest, properties) = lapin::protocol::basic::parse_properties(properties).ok()?;
-    rest.is_empty().then(|| parcel(&properties, body, dead))
-}
-
-/// What a delivery holds; of a `dead` letter, all that is known of its end too.
-pub(super) fn parcel(properties: &BasicProperties, body: Vec<u8>, dead: bool) -> Parcel {
-    let header = |name: &str| properties.headers().as_ref().and_then(|headers| headers.inner().get(name));
-    let history = match properties.headers() {
-        Some(headers) if dead => History::of_dead_letter(headers, Clock::system().now()),
-        Some(headers) => History::read(headers),
-        None => History::default(),
-    };
-    let attempt = match header(ATTEMPT_HEADER) {
-        Some(AMQPValue::LongUInt(attempt)) => *attempt,
-        Some(AMQPValue::LongInt(attempt)) => u32::try_from(*attempt).unwrap_or(0),
-        _ => 0,
-    };
-    let traceparent = match header("traceparent") {
-        // It is put back on what is published on: nothing that a foreign sender could make too large for a frame, nor
-        // anything else that it could hide there.
-        Some(AMQPValue::LongString(text)) if mask::is_traceparent(text.as_bytes()) => {
-            Some(String::from_utf8_lossy(text.as_bytes()).into_owned())
-        }
-        _ => None,
-    };
-    // It stands in logs. Ours are UUIDs, and stay as they are.
-    let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
-    let (id, _) = mask::mask_text(id);
-    Parcel { id, body, attempt, traceparent, history }
-}
-
-/// Sends messages to retry tiers and dead letters.
-#[derive(Clone)]
-struct Returns {
-    broker: Broker,
-    publisher: Publisher,
-    queue: Queue,
-}
-
-impl Returns {
-    /// Publishes the message elsewhere, for as long as it takes, and acknowledges it here only then.
-    fn send(&self, tag: u64, parcel: Parcel, verdict: Verdict, settled: mpsc::Sender<Settled>) -> &'static str {
-        let (message, history, word) = onward(&self.broker, self.queue, parcel, verdict);
-        tracing::warn!(
-            queue = self.queue.name(),
-            message_id = message.message_id,
-            attempt = message.attempt,
-            reason = message.reason,
-            "{word}"
-        );
-        self.publish(tag, message, history, settled);
-        word
-    }
-
-    /// Sends the message through the last retry tier as it came.
-    fn postpone(&self, tag: u64, parcel: Parcel, settled: mpsc::Sender<Settled>) -> &'static str {
-        let delay_ms = self.broker.settings().retry_delays_ms.last().copied().unwrap_or_default();
-        let message = Outgoing {
-            exchange: Exchange::Direct,
-            routing_key: self.broker.names().tier(self.queue, delay_ms),
-            message_id: parcel.id,
-            body: parcel.body,
-            attempt: parcel.attempt,
-            reason: None,
-            traceparent: parcel.traceparent,
-            mandatory: true,
-        };
-        self.publish(tag, message, parcel.history, settled);
-        "postponed"
-    }
-
-    fn publish(&self, tag: u64, message: Outgoing, history: History, settled: mpsc::Sender<Settled>) {
-        let returns = self.clone();
-        tokio::spawn(async move {
-            let supervisor = returns.broker.supervisor();
-            supervisor.keep("returns", || returns.publish_at_last(tag, &message, &history, &settled)).await;
-        });
-    }
-
-    async fn publish_at_last(&self, tag: u64, message: &Outgoing, history: &History, settled: &mpsc::Sender<Settled>) {
-        let mut pause = Rebuild::new();
-        // Once the session is gone the broker redelivers the message, and it is judged anew.
-        while !settled.is_closed() {
-            if self.publisher.publish_with(message.clone(), history.to_headers()).await.is_ok() {
-                let _ = settled.send(Settled::Done(tag)).await;
-                return;
-            }
-            pause.wait().await;
-        }
-    }
-}
-
-/// Where a message that is not done with goes, what it has been through by now, and the word for it: to its next retry
-/// tier, or to the dead letters.
-pub fn onward(broker: &Broker, queue: Queue, parcel: Parcel, verdict: Verdict) -> (Outgoing, History, &'static str) {
-    let settings = broker.settings();
-    let Parcel { id, mut body, attempt: tried, traceparent, mut history } = parcel;
-    let (why, retry) = match verdict {
-        Verdict::Retry(why) => (why, tried < settings.max_attempts),
-        Verdict::Dead(why) => (why, false),
-        Verdict::Done => (String::new(), false),
-    };
-    let reason: String = mask::mask_text(why).0.chars().take(REASON_CHARS).collect();
-    history.add(FailedAttempt { attempt: tried, at: Clock::system().now(), reason: reason.clone() });
-    let last = settings.retry_delays_ms.len().saturating_sub(1);
-    let tier = usize::try_from(tried).unwrap_or(last).min(last);
-    let (exchange, routing_key, attempt, word) = match settings.retry_delays_ms.get(tier) {
-        Some(delay) if retry => (Exchange::Direct, broker.names().tier(queue, *delay), tried + 1, "retry"),
-        _ => (Exchange::Dead, broker.names().queue(queue), tried, "dead"),
-    };
-    if exchange == Exchange::Dead {
-        // From here on it is kept until a person has looked: nothing of a card may be in it.
-        let found = mask::mask(&mut body);
-        history.masked = found.any().then(|| found.to_string()).or(history.masked);
-    }
-    let reason = Some(reason);
-    let message =
-        Outgoing { exchange, routing_key, message_id: id, body, attempt, reason, traceparent, mandatory: true };
-    (message, history, word)
 }

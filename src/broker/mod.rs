@@ -8,20 +8,22 @@ mod consumer;
 mod history;
 mod lane;
 pub mod live;
+mod message;
 mod publisher;
+mod returns;
 mod tap;
 mod topology;
 mod watchdog;
 
 use std::{sync::Arc, time::Duration};
 
-pub use consumer::{
-    Fate, Handler, Message, Parcel, Reading, Verdict, Watch, consume, consume_dead_letters, onward, read_parcel,
-};
+pub use consumer::{Handler, Reading, consume, consume_dead_letters};
 pub use history::History;
 pub use lane::Lane;
 use lapin::{Connection, ConnectionProperties};
+pub use message::{Fate, Message, Parcel, Verdict, Watch, read_parcel};
 pub use publisher::{Detached, Exchange, Link, Outgoing, PublishError, Publisher, Unanswered};
+pub use returns::onward;
 pub use tap::{Arrival, Tap};
 pub use topology::{
     Depths, Finding, Names, Queue, apply, peek, peek_dead_letters, remove, renew_stream, stream_has_writer, verify,

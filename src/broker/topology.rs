@@ -17,7 +17,7 @@ use lapin::{
 };
 use serde::Serialize;
 
-use super::{Broker, BrokerError, Parcel, close, consumer::parcel};
+use super::{Broker, BrokerError, Parcel, close, message::parcel};
 use crate::contracts::Topic;
 
 /// Deliveries of one message before the broker itself dead-letters it. Generous: messages that were merely prefetched
