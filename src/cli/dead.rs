@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Failure, Session, well};
+use super::{Failure, Session, os_user, person, well};
 use crate::{
     broker::Queue,
     store::dead::{self, Actor, Filter, State},
@@ -147,17 +147,17 @@ pub(super) async fn run(session: &Session, command: Dead) -> Result<(), Failure>
         Dead::Show { id } => show(session, id).await,
         Dead::Replay { these, dry_run, rate, why, by } => {
             let filter = these.filter(session)?;
-            let os_user = os_user();
-            let actor = Actor { who: by.as_deref().unwrap_or(&os_user), os_user: &os_user, why: why.as_deref() };
+            let (who, os_user) = (person(by)?, os_user());
+            let actor = Actor { who: &who, os_user: &os_user, why: why.as_deref() };
             replay::run(session, &filter, actor, dry_run, rate).await
         }
         Dead::Discard { these, why, by } => {
             let filter = these.filter(session)?;
-            let os_user = os_user();
+            let (who, os_user) = (person(by)?, os_user());
             if why.trim().is_empty() {
                 return Err(Failure::Unusable("--why: a reason is expected".to_owned()));
             }
-            let actor = Actor { who: by.as_deref().unwrap_or(&os_user), os_user: &os_user, why: Some(&why) };
+            let actor = Actor { who: &who, os_user: &os_user, why: Some(&why) };
             discard(session, &filter, actor).await
         }
     }
@@ -219,18 +219,6 @@ fn age(text: &str) -> Result<Duration, String> {
         return Err("at most 36525d".to_owned());
     }
     Ok(Duration::from_secs(age))
-}
-
-/// The account that runs this process: its name where the system's list has it, else its number.
-fn os_user() -> String {
-    let uid = rustix::process::getuid().as_raw().to_string();
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = accounts.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let (name, number) = (fields.next()?, fields.nth(1)?);
-        (number == uid).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| format!("uid {uid}"))
 }
 
 #[cfg(test)]

@@ -208,10 +208,21 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Who does this: the name given, or the user of this machine. Stands in journals, so it is short and in one line.
+/// The account that runs this process: its name where the system's list has it, else its number.
+fn os_user() -> String {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, number) = (fields.next()?, fields.nth(1)?);
+        (number == uid).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| format!("uid {uid}"))
+}
+
+/// Who does this: the name given, or the account's. Stands in journals, so it is short and in one line.
 fn person(by: Option<String>) -> Result<String, Failure> {
-    let user = || ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-    let name = by.or_else(user).unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    let name = by.unwrap_or_else(os_user);
     let fits = (1..=80).contains(&name.trim().chars().count()) && !name.chars().any(char::is_control);
     if fits {
         Ok(name.trim().to_owned())

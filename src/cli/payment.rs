@@ -141,7 +141,8 @@ async fn settle(session: &Session, resolve: Resolve) -> Result<(), Failure> {
         Said { declined: true, .. } => Word::Declined,
         Said { .. } => Word::Reversed,
     };
-    let (by, now) = (super::person(resolve.by)?, session.clock.now());
+    // Who says to have done it, and the account that did.
+    let (by, now) = (format!("{} ({})", super::person(resolve.by)?, super::os_user()), session.clock.now());
     let hand = ByHand { payment: resolve.id, word, by: &by, evidence, now };
     // The outbox holds the messages; a running relay sends them.
     match record::settle_by_hand(&session.pool()?, &hand).await? {

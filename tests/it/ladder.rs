@@ -155,7 +155,7 @@ async fn with_the_acquirer_silent_for_the_whole_ladder_a_payment_ends_in_review_
     assert_eq!(
         world
             .count(
-                "SELECT count(*) FROM journal WHERE actor = 'Aizada by hand' AND detail LIKE '%: statement 7, line 3'
+                "SELECT count(*) FROM journal WHERE actor LIKE 'Aizada (%) by hand' AND detail LIKE '%: statement 7, line 3'
                  AND from_status = 'review'",
             )
             .await,
