@@ -17,7 +17,7 @@ use lapin::{
 };
 use serde::Serialize;
 
-use super::{Broker, BrokerError, Parcel, close, message::parcel};
+use super::{Broker, BrokerError, Parcel, close, message::parcel, set_up};
 use crate::contracts::Topic;
 
 /// Deliveries of one message before the broker itself dead-letters it. Generous: messages that were merely prefetched
@@ -317,42 +317,49 @@ pub struct Finding {
 /// Compares what exists with what this build would declare. Creates and changes nothing but missing bindings.
 pub async fn verify(broker: &Broker) -> Result<Vec<Finding>, BrokerError> {
     let connection = broker.connect("topology").await?;
+    let mut channel = connection.create_channel().await?;
     let mut findings = Vec::new();
     let names = broker.names();
     for exchange in [names.commands(), names.events(), names.dead_exchange()] {
-        // An error closes its channel, so each question has a channel of its own.
-        let channel = connection.create_channel().await?;
-        let options = ExchangeDeclareOptions { durable: true, passive: true, ..ExchangeDeclareOptions::default() };
-        let answer = channel
-            .exchange_declare(exchange.as_str().into(), ExchangeKind::Topic, options, FieldTable::default())
-            .await;
+        let answer = set_up(exchange_is_there(&channel, &exchange)).await;
+        // An error closes its channel.
+        if answer.is_err() {
+            channel = connection.create_channel().await?;
+        }
         findings.push(finding(exchange, answer.err()));
     }
     for queue in declarations(broker) {
-        let channel = connection.create_channel().await?;
-        let passive = QueueDeclareOptions { passive: true, ..durable() };
-        if let Err(error) = channel.queue_declare(queue.name.as_str().into(), passive, FieldTable::default()).await {
-            findings.push(finding(queue.name, Some(error)));
-            continue;
+        let answer = set_up(queue_is_as_declared(&channel, &queue)).await;
+        if answer.is_err() {
+            channel = connection.create_channel().await?;
         }
-        // It exists, so declaring it again creates nothing and fails if an argument differs.
-        let again = channel.queue_declare(queue.name.as_str().into(), durable(), queue.arguments).await;
-        let answer = match again {
-            Ok(_) => bind(&channel, &queue.name, &queue.bindings).await.err().map(|error| match error {
-                BrokerError::Amqp(error) => error.to_string(),
-                other => other.to_string(),
-            }),
-            Err(error) => Some(error.to_string()),
-        };
-        findings.push(Finding { ok: answer.is_none(), detail: answer.unwrap_or_default(), name: queue.name });
+        findings.push(finding(queue.name, answer.err()));
     }
     // The findings are in; channels that ended in an error may still be closing.
-    let _ = connection.close(200, "done".into()).await;
+    let _ = channel.close(200, "done".into()).await;
+    close(&connection).await;
     Ok(findings)
 }
 
-fn finding(name: String, error: Option<lapin::Error>) -> Finding {
-    Finding { name, ok: error.is_none(), detail: error.map_or_else(String::new, |error| error.to_string()) }
+async fn exchange_is_there(channel: &Channel, exchange: &str) -> Result<(), BrokerError> {
+    let options = ExchangeDeclareOptions { durable: true, passive: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(exchange.into(), ExchangeKind::Topic, options, FieldTable::default()).await?;
+    Ok(())
+}
+
+async fn queue_is_as_declared(channel: &Channel, queue: &Declaration) -> Result<(), BrokerError> {
+    let passive = QueueDeclareOptions { passive: true, ..durable() };
+    channel.queue_declare(queue.name.as_str().into(), passive, FieldTable::default()).await?;
+    // It exists, so declaring it again creates nothing and fails if an argument differs.
+    declare_queue(channel, queue).await
+}
+
+fn finding(name: String, error: Option<BrokerError>) -> Finding {
+    let detail = error.as_ref().map_or_else(String::new, |error| match error {
+        BrokerError::Amqp(error) => error.to_string(),
+        other => other.to_string(),
+    });
+    Finding { name, ok: error.is_none(), detail }
 }
 
 /// Watches how many messages wait.

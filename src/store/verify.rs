@@ -136,6 +136,14 @@ pub const QUESTIONS: &[Question] = &[
                                    AND o.outcome IS DISTINCT FROM 'approved'))
               AND $1::timestamptz IS NOT NULL LIMIT $2",
     },
+    Question {
+        rule: 8,
+        checked: "SELECT count(*) AS checked FROM payment
+                  WHERE status IN ('captured', 'settled') AND $1::timestamptz IS NOT NULL",
+        offending: "SELECT p.id::text || ' is ' || p.status || ' and its payer was promised no receipt' FROM payment p
+            WHERE p.status IN ('captured', 'settled') AND NOT EXISTS (SELECT FROM receipt r WHERE r.payment_id = p.id)
+              AND $1::timestamptz IS NOT NULL LIMIT $2",
+    },
     // 13 to 19 digits in a row, in whatever may hold foreign text; the caller keeps what Luhn accepts.
     Question {
         rule: 7,
@@ -180,6 +188,40 @@ impl Question {
         let offending = sqlx::query_scalar(self.offending).bind(before).bind(NAMED).fetch_all(pool).await?;
         Ok((checked, offending))
     }
+}
+
+/// Until when things may be kept that are kept for a time.
+#[derive(Debug, Clone, Copy)]
+pub struct KeptUntil {
+    /// Idempotency keys of payments that are definite, stored before.
+    pub idempotency_keys: OffsetDateTime,
+    /// Dead letters replayed or discarded before.
+    pub dead_letters: OffsetDateTime,
+    /// What people did with dead letters before.
+    pub audits: OffsetDateTime,
+}
+
+/// How many rows of each are kept beyond their time: (what, rows).
+pub async fn kept_beyond(pool: &PgPool, until: KeptUntil) -> Result<Vec<(String, u64)>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT 'idempotency keys' AS what, count(*) AS beyond FROM idempotency_key k
+                LEFT JOIN payment p ON p.id = k.payment_id
+         WHERE k.created_at < $1
+           AND (p.id IS NULL OR p.status IN ('captured', 'settled', 'declined', 'failed', 'reversed'))
+         UNION ALL SELECT 'settled dead letters', count(*) FROM dead_letter WHERE settled_at < $2
+         UNION ALL SELECT 'audits of dead letters', count(*) FROM dead_letter_audit WHERE at < $3",
+    )
+    .bind(until.idempotency_keys)
+    .bind(until.dead_letters)
+    .bind(until.audits)
+    .fetch_all(pool)
+    .await?;
+    rows.iter().map(|row| Ok((row.try_get("what")?, row.try_get::<i64, _>("beyond")?.unsigned_abs()))).collect()
+}
+
+/// Messages that wait to be published.
+pub async fn outbox_rows(pool: &PgPool) -> Result<u64, StoreError> {
+    Ok(sqlx::query_scalar::<_, i64>("SELECT count(*) FROM outbox").fetch_one(pool).await?.unsigned_abs())
 }
 
 /// What we know of a reference that stands in an acquirer's books.

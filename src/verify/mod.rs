@@ -1,6 +1,7 @@
 //! `tolom verify`: the rules of money, held against the live database, the broker and the acquirer's own books.
 
 mod acquirer_books;
+mod bounds;
 mod dead_letters;
 
 use std::time::Duration;
@@ -9,11 +10,16 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use crate::{
-    acquirer::books, broker::Broker, clock::Clock, config::Config, payment::card::luhn, store::verify::QUESTIONS,
+    acquirer::books,
+    broker::{self, Broker},
+    clock::Clock,
+    config::Config,
+    payment::card::luhn,
+    store::verify::QUESTIONS,
 };
 
 /// The rules' names (design, section 4).
-const RULES: [(u8, &str); 8] = [
+const RULES: [(u8, &str); 9] = [
     (1, "accepted is kept"),
     (2, "a bill is paid at most once"),
     (3, "one effect per operation"),
@@ -22,6 +28,7 @@ const RULES: [(u8, &str); 8] = [
     (6, "money is conserved"),
     (7, "card data is nowhere"),
     (8, "no message vanishes"),
+    (9, "nothing is unbounded"),
 ];
 
 /// What became of a rule.
@@ -80,6 +87,13 @@ pub async fn verify(
     let letters = dead_letters::look(pool, broker, before).await?;
     add(7, letters.checked, letters.with_card_data);
     add(8, letters.checked, letters.unparked);
+    // Where a queue or a binding is missing, what is published there ends nowhere.
+    let topology = broker::verify(broker).await?;
+    let wrong = topology.iter().filter(|finding| !finding.ok);
+    let wrong = wrong.map(|finding| format!("{} is not as declared: {}", finding.name, finding.detail)).collect();
+    add(8, i64::try_from(topology.len()).unwrap_or(i64::MAX), wrong);
+    let (checked, offending) = bounds::look(config, pool, broker, clock.now()).await?;
+    add(9, checked, offending);
     findings[7].notes = letters.notes;
     for finding in &mut findings {
         finding.ok = finding.offending.is_empty();

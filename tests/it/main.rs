@@ -22,3 +22,4 @@ mod services;
 mod simulation;
 mod supervision;
 mod support;
+mod verify;

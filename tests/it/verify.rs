@@ -1,0 +1,59 @@
+//! `tolom verify` sees what is broken: here where no other test breaks it.
+
+use std::time::Duration;
+
+use lapin::options::QueueDeleteOptions;
+use tolom::{
+    broker::Queue,
+    verify::{Finding, verify},
+};
+use uuid::Uuid;
+
+use crate::support::world::World;
+
+async fn finding(world: &World, rule: u8) -> Finding {
+    let findings = verify(&world.config, &world.pool, &world.broker, &world.clock, Duration::ZERO).await.unwrap();
+    findings.into_iter().find(|finding| finding.rule == rule).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_beyond_its_time_and_what_grows_beyond_its_limit_is_named() {
+    let world = World::prepared(|config| config.intake.max_outbox_rows = 1).await;
+    let well = finding(&world, 9).await;
+    assert!(well.ok && well.checked > 10, "{well:?}");
+    sqlx::query(
+        "INSERT INTO idempotency_key (caller, key, fingerprint, payment_id, answer, created_at)
+         VALUES ('public', 'k', decode(repeat('00', 32), 'hex'), $1, '{}', now() - interval '40 days')",
+    )
+    .bind(Uuid::nil())
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    sqlx::query(
+        "INSERT INTO outbox (id, routing_key, body)
+         SELECT gen_random_uuid(), 'payment.requested', '{}'::bytea FROM generate_series(1, 2)",
+    )
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    let broken = finding(&world, 9).await;
+    assert!(!broken.ok);
+    for what in ["idempotency keys kept beyond their time: 1", "messages in the outbox: 2"] {
+        assert!(broken.offending.iter().any(|text| text.contains(what)), "{what}: {:?}", broken.offending);
+    }
+    world.finish_without_acquirer().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_missing_is_named() {
+    let world = World::prepared(|_| ()).await;
+    let well = finding(&world, 8).await;
+    assert!(well.ok && well.checked > 10, "{well:?}");
+    let connection = world.broker.connect("test").await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let tier = world.broker.names().tier(Queue::Record, world.config.broker.retry_delays_ms[0]);
+    channel.queue_delete(tier.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    let broken = finding(&world, 8).await;
+    assert!(!broken.ok && broken.offending.iter().any(|text| text.contains(&tier)), "{broken:?}");
+    world.finish_without_acquirer().await;
+}
