@@ -9,20 +9,51 @@ use std::{
 
 use tokio::process::Command;
 
-use super::{Server, ServicesError, process::is_root};
+use super::{ServicesError, process::is_root};
+
+/// Makes sure that these programs can be run by name: (program, the Debian package that has it). Installs what is missing
+/// where we may, and tells `progress`; what is there already costs a look into `PATH` and no more.
+///
+/// # Errors
+/// [`ServicesError::MissingPrograms`] where nothing may be installed, and says what to install;
+/// [`ServicesError::Install`] when apt-get fails.
+pub async fn ensure_packages(programs: &[(&str, &str)], progress: impl Fn(&str)) -> Result<(), ServicesError> {
+    let absent = || programs.iter().copied().filter(|(program, _)| !is_there(program)).collect::<Vec<_>>();
+    let mut missing = absent();
+    if !missing.is_empty() && possible() {
+        let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+        // One package may have several of the programs.
+        packages.sort_unstable();
+        packages.dedup();
+        install(&packages, progress).await?;
+        missing = absent();
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let listed = |words: Vec<&str>, by: &str| words.join(by);
+    Err(ServicesError::MissingPrograms {
+        programs: listed(missing.iter().map(|(program, _)| *program).collect(), " and "),
+        packages: listed(missing.iter().map(|(_, package)| *package).collect(), " "),
+    })
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|place| place.join(program).is_file())
+}
 
 /// Whether this machine lets us install packages.
 pub(super) fn possible() -> bool {
     is_root() && Path::new("/etc/debian_version").exists() && Path::new("/usr/bin/apt-get").exists()
 }
 
-/// Installs the packages of these servers.
-pub(super) async fn install(servers: &[Server], progress: impl Fn(&str)) -> Result<(), ServicesError> {
-    let packages: Vec<_> = servers.iter().map(|server| server.package()).collect();
+/// Installs Debian packages; servers in them are not started.
+pub(super) async fn install(packages: &[&str], progress: impl Fn(&str)) -> Result<(), ServicesError> {
     progress(&format!("installing {} (apt-get)", packages.join(" and ")));
     let _policy = NoAutostart::new().map_err(|error| ServicesError::Install(error.to_string()))?;
     apt(&["update", "-q"]).await?;
-    apt(&[&["install", "-y", "-q", "--no-install-recommends"], packages.as_slice()].concat()).await
+    apt(&[&["install", "-y", "-q", "--no-install-recommends"], packages].concat()).await
 }
 
 async fn apt(args: &[&str]) -> Result<(), ServicesError> {
@@ -67,5 +98,21 @@ impl Drop for NoAutostart {
             // What stays would only keep later packages from starting by themselves.
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_there_is_not_installed_again() {
+        let unexpected = |step: &str| panic!("{step}");
+        ensure_packages(&[("sh", "no-such-package"), ("ls", "no-such-package")], unexpected).await.unwrap();
+    }
+
+    #[test]
+    fn only_programs_in_the_path_are_there() {
+        assert!(is_there("sh") && !is_there("no-such-program-anywhere"));
     }
 }
