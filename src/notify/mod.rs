@@ -19,7 +19,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 pub use connections::AddressFault;
-pub use delivery::{Delivered, deliver, receipt_mail};
+pub use delivery::{Delivered, deliver, receipt_again_mail, receipt_mail};
 pub use mailer::{Mail, MailError, MailFault, Mailer, MailerError};
 pub use notice::{Sender, notice_mail};
 pub use receipt::{RECEIPT_STYLE, Receipt, RenderError};

@@ -112,23 +112,21 @@ impl From<ReceiptRow> for Receipt {
 impl Receipt {
     /// The receipt as plain text.
     pub fn text(&self, operator: &Operator) -> String {
-        let words = self.words(operator);
-        let mut text = format!("{}\n{}: {}\n\n{}\n\n", words.title, words.paid, words.amount, words.intro);
-        for Row { label, value } in &words.rows {
-            text.push_str(&format!("{label}: {value}\n"));
-        }
-        text.push_str(&format!("\n{}\n{}\n", words.questions, words.not_yours));
-        text
+        text(&self.words(operator))
     }
 
     /// The receipt as a whole HTML page, for mail and browser; `public_url` is the intake site's.
     pub fn html(&self, operator: &Operator, public_url: &str) -> Result<String, RenderError> {
+        self.page(self.words(operator), operator, public_url)
+    }
+
+    fn page(&self, words: Words, operator: &Operator, public_url: &str) -> Result<String, RenderError> {
         let language = self.locale.as_str();
         let site = public_url.trim_end_matches('/');
         let page = Page {
             language,
             operator: &one_line(&operator.name, LONGEST_NAME),
-            words: self.words(operator),
+            words,
             link: &format!("{site}/{language}/payments/{}", self.payment),
             online: &say(self.locale, Text::Online),
         };
@@ -142,23 +140,37 @@ impl Receipt {
 
     /// The message that brings this receipt to an address.
     pub fn mail(&self, to: &str, operator: &Operator, public_url: &str) -> Result<Mail, RenderError> {
-        Ok(Mail {
-            id: self.number.clone(),
-            to: to.to_owned(),
-            locale: self.locale,
-            subject: self.subject(),
-            text: self.text(operator),
-            html: self.html(operator, public_url)?,
-        })
+        let words = self.words(operator);
+        self.message(self.number.clone(), self.subject(Text::Subject), to, words, operator, public_url)
     }
 
-    fn subject(&self) -> String {
+    /// The message that brings it once more, because its payer asked; `copy` is constant over all attempts.
+    pub fn mail_again(&self, copy: Uuid, to: &str, operator: &Operator, public_url: &str) -> Result<Mail, RenderError> {
+        let words = Words { intro: say(self.locale, Text::IntroAgain), ..self.words(operator) };
+        self.message(format!("again-{copy}"), self.subject(Text::SubjectAgain), to, words, operator, public_url)
+    }
+
+    fn message(
+        &self,
+        id: String,
+        subject: String,
+        to: &str,
+        words: Words,
+        operator: &Operator,
+        public_url: &str,
+    ) -> Result<Mail, RenderError> {
+        let text = text(&words);
+        let html = self.page(words, operator, public_url)?;
+        Ok(Mail { id, to: to.to_owned(), locale: self.locale, subject, text, html })
+    }
+
+    fn subject(&self, text: Text) -> String {
         let arguments = [
             ("number", one_line(&self.number, LONGEST_CODE)),
             ("service", say(self.locale, Text::service(&self.service))),
             ("amount", amount(self.amount, self.locale)),
         ];
-        say_with(self.locale, Text::Subject, &arguments.each_ref().map(|(name, value)| (*name, value.as_str())))
+        say_with(self.locale, text, &arguments.each_ref().map(|(name, value)| (*name, value.as_str())))
     }
 
     fn words(&self, operator: &Operator) -> Words {
@@ -195,6 +207,15 @@ impl fmt::Debug for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Receipt").field("number", &self.number).field("payment", &self.payment).finish_non_exhaustive()
     }
+}
+
+fn text(words: &Words) -> String {
+    let mut text = format!("{}\n{}: {}\n\n{}\n\n", words.title, words.paid, words.amount, words.intro);
+    for Row { label, value } in &words.rows {
+        text.push_str(&format!("{label}: {value}\n"));
+    }
+    text.push_str(&format!("\n{}\n{}\n", words.questions, words.not_yours));
+    text
 }
 
 fn in_bishkek<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {

@@ -29,9 +29,11 @@ macro_rules! messages {
 
 messages! {
     Subject = "subject",
+    SubjectAgain = "subject-again",
     Title = "title",
     Paid = "paid",
     Intro = "intro",
+    IntroAgain = "intro-again",
     Amount = "amount",
     CurrencyKgs = "currency-kgs",
     LabelNumber = "label-number",

@@ -1,9 +1,11 @@
 # What receipts and notices say, in English. Amounts, dates and codes arrive formatted; days are numbers.
 
 subject = Payment receipt No. { $number }: { $service }, { $amount }
+subject-again = Copy of payment receipt No. { $number }: { $service }, { $amount }
 title = Payment receipt
 paid = Paid
 intro = Your payment has been received. Please keep this receipt.
+intro-again = This receipt was asked for once more on our site. It is a copy: you have paid once, and nothing more has been charged.
 amount = { $amount } { $currency }
 currency-kgs = KGS
 

@@ -1,9 +1,11 @@
 # What receipts and notices say, in Kyrgyz. Amounts, dates and codes arrive formatted; days are numbers.
 
 subject = Төлөм дүмүрчөгү № { $number }: { $service }, { $amount }
+subject-again = Төлөм дүмүрчөгүнүн көчүрмөсү № { $number }: { $service }, { $amount }
 title = Төлөм дүмүрчөгү
 paid = Төлөндү
 intro = Төлөмүңүз кабыл алынды. Бул дүмүрчөктү сактап коюңуз.
+intro-again = Биздин сайтта бул дүмүрчөктү кайра жөнөтүү суралды. Бул көчүрмө: сиз бир гана жолу төлөгөнсүз, андан башка акча алынган жок.
 amount = { $amount } { $currency }
 currency-kgs = сом
 

@@ -1,9 +1,11 @@
 # What receipts and notices say, in Russian. Amounts, dates and codes arrive formatted; days are numbers.
 
 subject = Квитанция об оплате № { $number }: { $service }, { $amount }
+subject-again = Копия квитанции об оплате № { $number }: { $service }, { $amount }
 title = Квитанция об оплате
 paid = Оплачено
 intro = Ваш платёж получен. Пожалуйста, сохраните эту квитанцию.
+intro-again = На нашем сайте попросили прислать эту квитанцию ещё раз. Это копия: вы заплатили один раз, и больше ничего не списано.
 amount = { $amount } { $currency }
 currency-kgs = сом
 
