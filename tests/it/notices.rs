@@ -1,5 +1,6 @@
 //! Notices to payers, through real servers: what is told, to whom, how often, and what happens while mail is away.
 
+mod again;
 mod planning;
 
 use std::{sync::Arc, time::Duration};
