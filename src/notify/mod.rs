@@ -11,6 +11,7 @@ mod format;
 mod mailer;
 mod notice;
 mod pdf;
+mod qr;
 mod receipt;
 mod texts;
 

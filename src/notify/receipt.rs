@@ -11,6 +11,7 @@ use super::{
     Locale, Mail,
     format::{LONGEST_CODE, LONGEST_NAME, amount, card, moment, one_line, questions},
     pdf,
+    qr::Qr,
     texts::{Text, say, say_with},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
 /// hash allows the receipt's look.
 pub const RECEIPT_STYLE: &str = include_str!("templates/receipt.css");
 
-/// A paid payment, as its payer gets to see it. Serialized, it is the receipt's JSON form.
+/// A paid payment, as its payer gets to see it.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Receipt {
     /// The receipt's own number.
@@ -76,8 +77,20 @@ pub(super) struct Words {
     pub(super) intro: String,
     pub(super) amount: String,
     pub(super) rows: Vec<Row>,
+    /// The payment's page.
+    pub(super) online: Link,
+    /// The page that says whether the receipt is genuine.
+    pub(super) verify: Link,
+    /// Beside the code that holds that page's address.
+    pub(super) scan: String,
     pub(super) questions: String,
     pub(super) not_yours: String,
+}
+
+/// An address, and what one gets there.
+pub(super) struct Link {
+    pub(super) label: String,
+    pub(super) url: String,
 }
 
 #[derive(Template)]
@@ -86,8 +99,17 @@ struct Page<'a> {
     language: &'a str,
     operator: &'a str,
     words: Words,
-    link: &'a str,
-    online: &'a str,
+    /// What a list of messages shows beside the subject: first in the page, and not seen there.
+    preheader: Option<String>,
+    qr: Option<String>,
+}
+
+/// The JSON form: the receipt, and where it can be verified.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    receipt: &'a Receipt,
+    verify_url: String,
 }
 
 impl From<ReceiptRow> for Receipt {
@@ -110,46 +132,48 @@ impl From<ReceiptRow> for Receipt {
 }
 
 impl Receipt {
-    /// The receipt as plain text.
-    pub fn text(&self, operator: &Operator) -> String {
-        text(&self.words(operator))
+    /// The receipt as plain text; `public_url` is the intake site's.
+    pub fn text(&self, operator: &Operator, public_url: &str) -> String {
+        text(&self.words(operator, public_url))
     }
 
-    /// The receipt as a whole HTML page, for mail and browser; `public_url` is the intake site's.
+    /// The receipt as a whole HTML page for a browser, with a QR code of its verifying page.
     pub fn html(&self, operator: &Operator, public_url: &str) -> Result<String, RenderError> {
-        self.page(self.words(operator), operator, public_url)
-    }
-
-    fn page(&self, words: Words, operator: &Operator, public_url: &str) -> Result<String, RenderError> {
-        let language = self.locale.as_str();
-        let site = public_url.trim_end_matches('/');
-        let page = Page {
-            language,
-            operator: &one_line(&operator.name, LONGEST_NAME),
-            words,
-            link: &format!("{site}/{language}/payments/{}", self.payment),
-            online: &say(self.locale, Text::Online),
-        };
-        page.render().map_err(RenderError::Html)
+        let words = self.words(operator, public_url);
+        let qr = Qr::of(&words.verify.url).map(|code| code.svg());
+        self.page(words, operator, None, qr)
     }
 
     /// The receipt as PDF, one A4 page. The same receipt always gives the same bytes.
-    pub fn pdf(&self, operator: &Operator) -> Result<Vec<u8>, RenderError> {
-        pdf::write(self, &self.words(operator), &one_line(&operator.name, LONGEST_NAME))
+    pub fn pdf(&self, operator: &Operator, public_url: &str) -> Result<Vec<u8>, RenderError> {
+        pdf::write(self, &self.words(operator, public_url), &one_line(&operator.name, LONGEST_NAME))
+    }
+
+    /// The receipt as a JSON document, with `verify_url`.
+    pub fn json(&self, public_url: &str) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&Document { receipt: self, verify_url: self.verify_url(public_url) })
+    }
+
+    /// The page where anybody who has the receipt's number can see whether it is genuine.
+    pub fn verify_url(&self, public_url: &str) -> String {
+        let site = public_url.trim_end_matches('/');
+        format!("{site}/{}/receipts/{}", self.locale, one_line(&self.number, LONGEST_CODE))
     }
 
     /// The message that brings this receipt to an address.
     pub fn mail(&self, to: &str, operator: &Operator, public_url: &str) -> Result<Mail, RenderError> {
-        let words = self.words(operator);
-        self.message(self.number.clone(), self.subject(Text::Subject), to, words, operator, public_url)
+        let words = self.words(operator, public_url);
+        self.message(self.number.clone(), self.subject(Text::Subject), to, words, operator)
     }
 
     /// The message that brings it once more, because its payer asked; `copy` is constant over all attempts.
     pub fn mail_again(&self, copy: Uuid, to: &str, operator: &Operator, public_url: &str) -> Result<Mail, RenderError> {
-        let words = Words { intro: say(self.locale, Text::IntroAgain), ..self.words(operator) };
-        self.message(format!("again-{copy}"), self.subject(Text::SubjectAgain), to, words, operator, public_url)
+        let words = Words { intro: say(self.locale, Text::IntroAgain), ..self.words(operator, public_url) };
+        self.message(format!("again-{copy}"), self.subject(Text::SubjectAgain), to, words, operator)
     }
 
+    /// Without a picture of the code: mail programs strip SVG and block what is fetched, and who reads mail can press a
+    /// link.
     fn message(
         &self,
         id: String,
@@ -157,11 +181,23 @@ impl Receipt {
         to: &str,
         words: Words,
         operator: &Operator,
-        public_url: &str,
     ) -> Result<Mail, RenderError> {
         let text = text(&words);
-        let html = self.page(words, operator, public_url)?;
+        let preheader = format!("{}: {}. {}", words.paid, words.amount, words.intro);
+        let html = self.page(words, operator, Some(preheader), None)?;
         Ok(Mail { id, to: to.to_owned(), locale: self.locale, subject, text, html })
+    }
+
+    fn page(
+        &self,
+        words: Words,
+        operator: &Operator,
+        preheader: Option<String>,
+        qr: Option<String>,
+    ) -> Result<String, RenderError> {
+        let operator = &one_line(&operator.name, LONGEST_NAME);
+        let page = Page { language: self.locale.as_str(), operator, words, preheader, qr };
+        page.render().map_err(RenderError::Html)
     }
 
     fn subject(&self, text: Text) -> String {
@@ -173,15 +209,20 @@ impl Receipt {
         say_with(self.locale, text, &arguments.each_ref().map(|(name, value)| (*name, value.as_str())))
     }
 
-    fn words(&self, operator: &Operator) -> Words {
+    fn words(&self, operator: &Operator, public_url: &str) -> Words {
+        let say = |text| say(self.locale, text);
+        let payment_page = format!("{}/{}/payments/{}", public_url.trim_end_matches('/'), self.locale, self.payment);
         Words {
-            title: say(self.locale, Text::Title),
-            paid: say(self.locale, Text::Paid),
-            intro: say(self.locale, Text::Intro),
+            title: say(Text::Title),
+            paid: say(Text::Paid),
+            intro: say(Text::Intro),
             amount: amount(self.amount, self.locale),
             rows: self.rows(),
+            online: Link { label: say(Text::Online), url: payment_page },
+            verify: Link { label: say(Text::Verify), url: self.verify_url(public_url) },
+            scan: say(Text::Scan),
             questions: questions(operator, self.locale),
-            not_yours: say(self.locale, Text::NotYours),
+            not_yours: say(Text::NotYours),
         }
     }
 
@@ -214,6 +255,9 @@ fn text(words: &Words) -> String {
     for Row { label, value } in &words.rows {
         text.push_str(&format!("{label}: {value}\n"));
     }
+    for Link { label, url } in [&words.online, &words.verify] {
+        text.push_str(&format!("\n{label}:\n{url}\n"));
+    }
     text.push_str(&format!("\n{}\n{}\n", words.questions, words.not_yours));
     text
 }
@@ -230,6 +274,8 @@ mod tests {
 
     use super::*;
     use crate::{config::Config, payment::Currency};
+
+    const SITE: &str = "https://pay.example";
 
     fn receipt(locale: Locale) -> Receipt {
         Receipt {
@@ -264,6 +310,11 @@ mod tests {
             "23.11.2026 02:05 (UTC+6)",
             "+996 312 000 000",
             "help@tolom.example",
+            match locale {
+                Locale::Ky => "https://pay.example/ky/receipts/TLM-0000000042",
+                Locale::Ru => "https://pay.example/ru/receipts/TLM-0000000042",
+                Locale::En => "https://pay.example/en/receipts/TLM-0000000042",
+            },
         ];
         said.extend(match locale {
             Locale::Ky => ["Төлөм дүмүрчөгү", "Төлөндү", "Айдоочулук күбөлүк", "4\u{a0}140,00 сом", "Арыз берүүчү"],
@@ -280,7 +331,7 @@ mod tests {
         for locale in Locale::ALL {
             let receipt = receipt(locale);
             let html = receipt.html(&operator(), "https://pay.example/").unwrap();
-            for form in [receipt.text(&operator()), html.clone()] {
+            for form in [receipt.text(&operator(), SITE), html.clone()] {
                 for words in said(locale) {
                     assert!(form.contains(words), "{locale}: {words} is not in {form}");
                 }
@@ -294,7 +345,7 @@ mod tests {
     #[test]
     fn the_pdf_says_everything_in_each_language() {
         for locale in Locale::ALL {
-            let bytes = receipt(locale).pdf(&operator()).unwrap();
+            let bytes = receipt(locale).pdf(&operator(), SITE).unwrap();
             let document = lopdf::Document::load_mem(&bytes).unwrap();
             assert_eq!(document.get_pages().len(), 1);
             let text = unbroken(&document.extract_text(&[1]).unwrap());
@@ -315,20 +366,36 @@ mod tests {
     #[test]
     fn the_same_receipt_is_the_same_pdf() {
         let receipt = receipt(Locale::Ky);
-        assert_eq!(receipt.pdf(&operator()).unwrap(), receipt.pdf(&operator()).unwrap());
+        assert_eq!(receipt.pdf(&operator(), SITE).unwrap(), receipt.pdf(&operator(), SITE).unwrap());
     }
 
     #[test]
     fn a_very_long_name_stays_on_the_page() {
         let long = Receipt { applicant: "Щ".repeat(5_000), ..receipt(Locale::Ru) };
-        let document = lopdf::Document::load_mem(&long.pdf(&operator()).unwrap()).unwrap();
+        let document = lopdf::Document::load_mem(&long.pdf(&operator(), SITE).unwrap()).unwrap();
         let text = document.extract_text(&[1]).unwrap();
         assert_eq!(text.matches('Щ').count(), LONGEST_NAME - 1);
     }
 
     #[test]
+    fn a_page_has_the_code_and_a_mail_the_links_and_a_line_for_the_list_of_messages() {
+        for locale in Locale::ALL {
+            let receipt = receipt(locale);
+            let page = receipt.html(&operator(), SITE).unwrap();
+            assert!(page.contains("<svg class=\"qr\"") && !page.contains("preheader\""), "{page}");
+            let mail = receipt.mail("payer@mail.example", &operator(), SITE).unwrap();
+            assert!(!mail.html.contains("<svg") && mail.html.contains("<div class=\"preheader\">"), "{}", mail.html);
+            for url in [receipt.verify_url(SITE), format!("{SITE}/{locale}/payments/{}", receipt.payment)] {
+                assert!(mail.html.contains(&format!("href=\"{url}\"")), "{url} is not in {}", mail.html);
+                assert!(mail.text.lines().any(|line| line == url), "{url} is not in {}", mail.text);
+            }
+        }
+    }
+
+    #[test]
     fn the_json_form_is_stable() {
-        let json = serde_json::to_value(Receipt { rrn: None, ..receipt(Locale::Ky) }).unwrap();
+        let json = Receipt { rrn: None, ..receipt(Locale::Ky) }.json(SITE).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let expected = serde_json::json!({
             "number": "TLM-0000000042",
             "payment": "01920000-7000-8000-0000-000000000042",
@@ -341,6 +408,7 @@ mod tests {
             "rrn": null,
             "paid_at": "2026-11-23T02:05:09+06:00",
             "locale": "ky",
+            "verify_url": "https://pay.example/ky/receipts/TLM-0000000042",
         });
         assert_eq!(json, expected);
     }
@@ -348,20 +416,20 @@ mod tests {
     #[test]
     fn what_the_bank_did_not_say_has_no_line() {
         let receipt = Receipt { rrn: None, authorization_code: None, ..receipt(Locale::En) };
-        let text = receipt.text(&operator());
+        let text = receipt.text(&operator(), SITE);
         assert!(!text.contains("RRN") && !text.contains("Authorization code"), "{text}");
     }
 
     #[test]
     fn services_and_networks_without_a_text_get_a_general_one() {
         let card = MaskedCard { number: "999999******0000".into(), brand: "other".into() };
-        let text = Receipt { service: "archive".into(), card, ..receipt(Locale::Ru) }.text(&operator());
+        let text = Receipt { service: "archive".into(), card, ..receipt(Locale::Ru) }.text(&operator(), SITE);
         assert!(text.contains("Государственная услуга") && text.contains("Банковская карта **** 0000"), "{text}");
     }
 
     #[test]
     fn the_style_can_be_allowed_by_its_hash() {
-        let html = receipt(Locale::Ky).html(&operator(), "https://pay.example").unwrap();
+        let html = receipt(Locale::Ky).html(&operator(), SITE).unwrap();
         assert!(html.contains(&format!("<style>{RECEIPT_STYLE}</style>")));
         assert!(!html.contains("style="));
     }
@@ -369,7 +437,7 @@ mod tests {
     #[test]
     fn debug_output_names_no_person() {
         let receipt = receipt(Locale::Ru);
-        let mail = receipt.mail("payer@mail.example", &operator(), "https://pay.example").unwrap();
+        let mail = receipt.mail("payer@mail.example", &operator(), SITE).unwrap();
         let shown = format!("{receipt:?} {mail:?}");
         assert!(!shown.contains("Өкүм") && !shown.contains("payer@") && !shown.contains("1111"), "{shown}");
     }
@@ -389,10 +457,10 @@ mod tests {
             let hostile = Receipt {
                 applicant, authorization_code: Some(code.clone()), rrn: Some(code), ..plain.clone()
             };
-            let page = |receipt: &Receipt| receipt.html(&operator(), "https://pay.example").unwrap();
+            let page = |receipt: &Receipt| receipt.html(&operator(), SITE).unwrap();
             prop_assert_eq!(tags(&page(&hostile)), tags(&page(&plain)));
-            prop_assert_eq!(hostile.text(&operator()).lines().count(), plain.text(&operator()).lines().count());
-            prop_assert!(hostile.pdf(&operator()).is_ok());
+            prop_assert_eq!(hostile.text(&operator(), SITE).lines().count(), plain.text(&operator(), SITE).lines().count());
+            prop_assert!(hostile.pdf(&operator(), SITE).is_ok());
         }
     }
 }

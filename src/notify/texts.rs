@@ -57,6 +57,8 @@ messages! {
     BrandElcart = "brand-elcart",
     BrandOther = "brand-other",
     Online = "online",
+    Verify = "verify",
+    Scan = "scan",
     Questions = "questions",
     NotYours = "not-yours",
     UnknownSubject = "unknown-subject",

@@ -1,5 +1,7 @@
 //! Receipts, from data to the payer's mailbox, over real SMTP.
 
+mod paper;
+
 use std::{sync::Arc, time::Duration};
 
 use mail_parser::{Message, MessageParser, MimeHeaders};

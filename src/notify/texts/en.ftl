@@ -33,6 +33,8 @@ brand-elcart = Elcart
 brand-other = Bank card
 
 online = View the receipt online
+verify = Check that this receipt is genuine
+scan = Scan the code with your phone, or open:
 questions = Questions? { $operator }, tel. { $phone }, { $email }
 not-yours = If you did not make this payment, please tell your bank and us at once.
 
