@@ -4,10 +4,12 @@ mod admission;
 pub mod authorize;
 pub mod capture;
 pub mod notice;
+mod outbound;
 pub mod park;
 pub mod receipt;
 pub mod record;
 pub mod resolve;
+mod sms;
 
 use futures::future::BoxFuture;
 

@@ -1,5 +1,6 @@
 //! Notice: writes to payers whose payment stays unknown, and when such a payment did not go through; sends the receipts
-//! that their queue could not, and those that their payers asked for once more.
+//! that their queue could not, and those that their payers asked for once more. Short messages go their own way beside
+//! it, in `sms`.
 //!
 //! It polls the books, so any number of them may run. A row is claimed, the message goes out with its own constant
 //! `Message-ID`, and the row is marked. A crash between sending and marking may repeat it; nothing else may.
@@ -9,6 +10,10 @@ use std::{collections::HashMap, time::Duration};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::{
+    outbound::{Fates, Patience, Rounds, ask, settle_copies},
+    sms::ShortMessages,
+};
 use crate::{
     config,
     notify::{Delivered, Mail, Mailer, RenderError, Sender, deliver, notice_mail, receipt_again_mail, receipt_mail},
@@ -52,15 +57,6 @@ struct Item {
     since: OffsetDateTime,
 }
 
-/// What is to be written down after a batch was tried.
-#[derive(Debug, Default)]
-struct Fates {
-    sent: Vec<Uuid>,
-    again: Vec<Uuid>,
-    again_at: Vec<OffsetDateTime>,
-    lost: Vec<Uuid>,
-}
-
 /// Builds the worker and runs it until the context stops.
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let worker = Notices { mailer: Mailer::new(&context.config.mail)?, context };
@@ -68,21 +64,26 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     for what in [What::Notice(Kind::Unknown), What::Notice(Kind::NotCharged), What::Receipt, What::ReceiptAgain] {
         count(what, "given_up", 0);
     }
+    let short_messages = ShortMessages::new(&worker.context)?;
     tracing::info!(worker = "notice", "started");
-    let mut tick = tokio::time::interval(Duration::from_millis(worker.settings().poll_ms));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = worker.context.stop.cancelled() => break,
+    tokio::join!(worker.run(), async {
+        if let Some(short_messages) = short_messages {
+            short_messages.run().await;
         }
-        worker.round().await;
-    }
+    });
     tracing::info!(worker = "notice", "drained");
     Ok(())
 }
 
 impl Notices {
+    /// Sends until the context stops.
+    async fn run(self) {
+        let mut rounds = Rounds::every(self.settings().poll_ms);
+        while rounds.next(&self.context).await {
+            self.round().await;
+        }
+    }
+
     fn settings(&self) -> &config::Notice {
         &self.context.config.notice
     }
@@ -162,10 +163,7 @@ impl Notices {
         let written =
             claimed.into_iter().map(|copy| (Item::of_copy(&copy), receipt_again_mail(copy, operator, public_url)));
         let fates = self.attempt(written.collect()).await;
-        let now = context.clock.now();
-        self.ask(|| receipt_copies::mark_sent(pool, &fates.sent, now)).await?;
-        self.ask(|| receipt_copies::postpone(pool, &fates.again, &fates.again_at)).await?;
-        self.ask(|| receipt_copies::give_up(pool, &fates.lost, now)).await?;
+        settle_copies(context, &fates).await?;
         Some(fates.again.is_empty() && whole)
     }
 
@@ -183,7 +181,7 @@ impl Notices {
             fates.lost.push(item.id);
         }
         for (item, error) in later {
-            match next_try(self.settings(), item, now) {
+            match self.patience().next_try(item.attempts, item.since, now) {
                 Some(at) => {
                     count(item.what, "retry", 1);
                     fates.again.push(item.id);
@@ -199,22 +197,20 @@ impl Notices {
         fates
     }
 
+    fn patience(&self) -> Patience {
+        let &config::Notice { retry_s, longest_retry_s, give_up_days, .. } = self.settings();
+        Patience { retry_s, longest_retry_s, give_up_days }
+    }
+
     fn lease(&self) -> Duration {
         Duration::from_secs(self.context.config.mail.claim_s)
     }
 
-    /// The database's answer; none if it refuses, or if the process is to stop while it is away.
     async fn ask<T, F>(&self, work: impl FnMut() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        match self.context.until_available(work).await? {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the database refuses a notice's work");
-                None
-            }
-        }
+        ask(&self.context, work).await
     }
 }
 
@@ -235,15 +231,6 @@ impl Item {
     }
 }
 
-/// When to try again: after a wait that doubles with each attempt, until the message is too old.
-fn next_try(settings: &config::Notice, item: Item, now: OffsetDateTime) -> Option<OffsetDateTime> {
-    let too_old = item.since + time::Duration::days(i64::from(settings.give_up_days));
-    let doubled = u32::try_from(item.attempts - 1).ok().and_then(|times| 2_u64.checked_pow(times));
-    let wait_s = u64::from(settings.retry_s).saturating_mul(doubled.unwrap_or(u64::MAX));
-    let at = now + Duration::from_secs(wait_s.min(u64::from(settings.longest_retry_s)));
-    (now < too_old).then_some(at)
-}
-
 fn word(what: What) -> &'static str {
     match what {
         What::Notice(kind) => kind.as_str(),
@@ -260,25 +247,4 @@ fn count(what: What, result: &'static str, times: u64) {
         }
     };
     counter.increment(times);
-}
-
-#[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-    use crate::config::Config;
-
-    #[test]
-    fn the_wait_doubles_up_to_the_longest_and_ends_after_days() {
-        let settings = Config::defaults().notice;
-        let since = datetime!(2026-11-22 20:05:09 UTC);
-        let item = |attempts| Item { id: Uuid::nil(), payment: Uuid::nil(), what: What::Receipt, attempts, since };
-        let waits =
-            [1, 2, 3, 9, 10, 70, i32::MAX].map(|attempts| next_try(&settings, item(attempts), since).unwrap() - since);
-        assert_eq!(waits.map(time::Duration::whole_seconds), [60, 120, 240, 15_360, 21_600, 21_600, 21_600]);
-        let last = since + time::Duration::days(7);
-        assert!(next_try(&settings, item(9), last - time::Duration::SECOND).is_some());
-        assert_eq!(next_try(&settings, item(9), last), None);
-    }
 }

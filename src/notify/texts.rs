@@ -59,6 +59,8 @@ messages! {
     Online = "online",
     Verify = "verify",
     Scan = "scan",
+    Sms = "sms",
+    SmsShort = "sms-short",
     Questions = "questions",
     NotYours = "not-yours",
     UnknownSubject = "unknown-subject",

@@ -2,6 +2,7 @@
 
 mod again;
 mod planning;
+mod sms;
 
 use std::{sync::Arc, time::Duration};
 

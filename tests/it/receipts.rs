@@ -1,5 +1,6 @@
 //! Receipts, from data to the payer's mailbox, over real SMTP.
 
+mod gateway;
 mod paper;
 
 use std::{sync::Arc, time::Duration};

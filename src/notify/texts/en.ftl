@@ -38,6 +38,10 @@ scan = Scan the code with your phone, or open:
 questions = Questions? { $operator }, tel. { $phone }, { $email }
 not-yours = If you did not make this payment, please tell your bank and us at once.
 
+# Short messages, of two segments at most: every letter counts.
+sms = Paid { $amount }: { $service }. Receipt { $number }: { $link }
+sms-short = Paid { $amount }. Receipt: { $link }
+
 # Notices: what is known, what to do, and what happens to the money.
 unknown-subject = Your payment of { $amount } is being checked: please do not pay again
 unknown-title = We are checking your payment

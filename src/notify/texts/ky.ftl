@@ -38,6 +38,10 @@ scan = Кодду телефонуңуздун камерасы менен ок�
 questions = Суроолоруңуз болсо: { $operator }, тел. { $phone }, { $email }
 not-yours = Эгер бул төлөмдү сиз жасабаган болсоңуз, дароо банкыңызга жана бизге кабарлаңыз.
 
+# Short messages, of two segments at most: every letter counts.
+sms = { $amount } төлөндү: { $service }. Дүмүрчөк { $number }: { $link }
+sms-short = { $amount } төлөндү. Дүмүрчөк: { $link }
+
 # Notices: what is known, what to do, and what happens to the money.
 unknown-subject = { $amount } өлчөмүндөгү төлөмүңүз текшерилип жатат: азырынча кайра төлөбөңүз
 unknown-title = Төлөмүңүздү текшерип жатабыз

@@ -38,6 +38,10 @@ scan = Наведите на код камеру телефона или отк�
 questions = Вопросы? { $operator }, тел. { $phone }, { $email }
 not-yours = Если вы не совершали этот платёж, сразу сообщите об этом в свой банк и нам.
 
+# Short messages, of two segments at most: every letter counts.
+sms = Оплачено { $amount }: { $service }. Квитанция { $number }: { $link }
+sms-short = Оплачено { $amount }. Квитанция: { $link }
+
 # Notices: what is known, what to do, and what happens to the money.
 unknown-subject = Платёж на { $amount } проверяется: пожалуйста, не платите повторно
 unknown-title = Мы проверяем ваш платёж
