@@ -14,8 +14,9 @@ use crate::{
     worker::Context,
 };
 
-/// For the database's part of a batch, beside the gateway's.
-const MARKED_WITHIN: Duration = Duration::from_secs(60);
+/// For the database's part of a batch, beside the gateway's. Where that takes longer, another sends it again, and the
+/// gateway knows it.
+const MARKED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The sender.
 pub(super) struct ShortMessages {
