@@ -42,7 +42,8 @@ pub enum SmsFault {
 }
 
 /// A message as it was sent.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Message {
     id: Uuid,
     #[serde(default)]
@@ -78,20 +79,25 @@ impl fmt::Debug for CaughtSms {
 }
 
 /// The messages, shared by the HTTP view and the tests.
-#[derive(Debug)]
 pub(super) struct Outlet {
     kept: Mutex<Kept>,
     /// Changes with each request that has been dealt with.
     pub(super) changes: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Kept {
     messages: VecDeque<CaughtSms>,
     /// What each message that is kept said, to know a repeat from another message under its id.
     by_id: HashMap<Uuid, Message>,
     count: u64,
     faults: VecDeque<SmsFault>,
+}
+
+impl fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outlet").finish_non_exhaustive()
+    }
 }
 
 /// What is done with a request that can be read.
