@@ -1,7 +1,9 @@
 //! Installs what is missing, where we may: as root on Debian, Ubuntu and their kin.
 
 use std::{
-    fs, io,
+    collections::BTreeSet,
+    fs::{self, File},
+    io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
@@ -19,23 +21,17 @@ use super::{ServicesError, process::is_root};
 /// [`ServicesError::Install`] when apt-get fails.
 pub async fn ensure_packages(programs: &[(&str, &str)], progress: impl Fn(&str)) -> Result<(), ServicesError> {
     let absent = || programs.iter().copied().filter(|(program, _)| !is_there(program)).collect::<Vec<_>>();
-    let mut missing = absent();
-    if !missing.is_empty() && possible() {
-        let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
-        // One package may have several of the programs.
-        packages.sort_unstable();
-        packages.dedup();
-        install(&packages, progress).await?;
-        missing = absent();
+    // One package may have several of the programs.
+    let packages = || absent().into_iter().map(|(_, package)| package).collect::<BTreeSet<_>>().into_iter().collect();
+    if !absent().is_empty() && possible() {
+        install(packages, progress).await?;
     }
+    let missing: Vec<&str> = absent().into_iter().map(|(program, _)| program).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let listed = |words: Vec<&str>, by: &str| words.join(by);
-    Err(ServicesError::MissingPrograms {
-        programs: listed(missing.iter().map(|(program, _)| *program).collect(), " and "),
-        packages: listed(missing.iter().map(|(_, package)| *package).collect(), " "),
-    })
+    let packages: Vec<&str> = packages();
+    Err(ServicesError::MissingPrograms { programs: missing.join(" and "), packages: packages.join(" ") })
 }
 
 fn is_there(program: &str) -> bool {
@@ -48,12 +44,31 @@ pub(super) fn possible() -> bool {
     is_root() && Path::new("/etc/debian_version").exists() && Path::new("/usr/bin/apt-get").exists()
 }
 
-/// Installs Debian packages; servers in them are not started.
-pub(super) async fn install(packages: &[&str], progress: impl Fn(&str)) -> Result<(), ServicesError> {
+/// Installs the Debian packages that are absent; servers in them are not started.
+pub(super) async fn install<'a>(
+    absent: impl Fn() -> Vec<&'a str>,
+    progress: impl Fn(&str),
+) -> Result<(), ServicesError> {
+    let failed = |error: io::Error| ServicesError::Install(error.to_string());
+    let _turn = turn().await.map_err(failed)?;
+    // Whoever had the turn before may have installed them.
+    let packages = absent();
+    if packages.is_empty() {
+        return Ok(());
+    }
     progress(&format!("installing {} (apt-get)", packages.join(" and ")));
-    let _policy = NoAutostart::new().map_err(|error| ServicesError::Install(error.to_string()))?;
+    let _policy = NoAutostart::new().map_err(failed)?;
     apt(&["update", "-q"]).await?;
-    apt(&[&["install", "-y", "-q", "--no-install-recommends"], packages].concat()).await
+    apt(&[&["install", "-y", "-q", "--no-install-recommends"], packages.as_slice()].concat()).await
+}
+
+/// One installs at a time, of all our processes on this machine, until the file is dropped: apt-get waits for the lock of
+/// packages, but not for that of package lists, and one's [`NoAutostart`] must not end under another.
+async fn turn() -> io::Result<File> {
+    // Only root, who alone comes here, can make files in there.
+    let path = Path::new("/run/tolom-install.lock");
+    let lock = File::options().create(true).truncate(false).write(true).open(path)?;
+    tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await?
 }
 
 async fn apt(args: &[&str]) -> Result<(), ServicesError> {

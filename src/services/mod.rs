@@ -212,8 +212,7 @@ async fn require_packages(wanted: &Wanted, servers: &[Server], progress: &impl F
     };
     let mut missing = absent();
     if !missing.is_empty() && wanted.install_missing && install::possible() {
-        let packages: Vec<_> = missing.iter().map(|server| server.package()).collect();
-        install::install(&packages, progress).await?;
+        install::install(|| absent().iter().map(|server| server.package()).collect(), progress).await?;
         missing = absent();
     }
     if missing.is_empty() {
