@@ -90,12 +90,12 @@ enum Command {
     Config(admin::Settings),
     /// Serve an acquirer for tests, chosen by test card numbers.
     Simulator,
-    /// Serve a mailbox that keeps what it is sent.
+    /// Serve a mailbox and an SMS gateway that keep what they are sent.
     MailCatcher {
         /// SMTP.
         #[arg(long, default_value = "127.0.0.1:1025")]
         listen: String,
-        /// The mailbox as web pages.
+        /// What was caught as web pages, and the gateway (POST /sms).
         #[arg(long, default_value = "127.0.0.1:8025")]
         http: String,
     },
