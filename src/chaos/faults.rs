@@ -13,7 +13,9 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    plan::{Fault, Kind, Lane, Link, Target},
+    cast::{Lane, Link, Target},
+    kind::Kind,
+    plan::Fault,
     processes::RoleProcess,
     proxy::{Mode, Proxy},
     world::DATABASE,

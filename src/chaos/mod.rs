@@ -5,7 +5,9 @@
 //! pair. Faults come by a plan that the seed alone decides. When they are over, everything accepted has to come to its
 //! end by itself; then the books are compared: ours, the acquirer's, finance's, the mailbox's, and what payers heard.
 
+pub mod cast;
 mod faults;
+pub mod kind;
 mod load;
 pub mod plan;
 mod processes;
@@ -23,9 +25,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::report::Report;
 use self::{
+    cast::{Cast, Lane, Peer},
     faults::{Diary, Hands, Measures, by_lane, run_lane},
     load::Crowd,
-    plan::{Cast, Fault, Lane, Peer},
+    plan::Fault,
     reckon::Ending,
     world::World,
 };

@@ -11,7 +11,7 @@ use std::{
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
-use super::plan::Actor;
+use super::cast::Actor;
 use crate::services::process::{Launch, Process, Stop};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::{
     ChaosOptions,
     faults::{Broken, Diary},
+    kind::Kind,
     load::Heard,
-    plan::Kind,
     report::{Absorbed, DeadLetters, FaultLine, Load, Receipts, Report, Setting, Settlement},
     world::{SETTINGS, World},
 };

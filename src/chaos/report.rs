@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::plan::Kind;
+use super::kind::Kind;
 use crate::verify;
 
 /// What a run came to.

@@ -18,7 +18,7 @@ use url::Url;
 
 use super::{
     ChaosOptions,
-    plan::{Actor, Cast, Link, Peer},
+    cast::{Actor, Cast, Link, Peer},
     processes::{RoleProcess, log_of},
     proxy::Proxy,
 };
