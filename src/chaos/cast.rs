@@ -147,7 +147,7 @@ impl Cast {
 
     pub(super) fn targets(&self, kind: Kind) -> Vec<Target> {
         match kind {
-            Kind::Kill | Kind::Drain | Kind::Freeze | Kind::FreezeLong => {
+            Kind::Kill | Kind::Drain | Kind::Freeze | Kind::FreezeLong | Kind::ClockWrong => {
                 self.actors.iter().cloned().map(Target::Process).collect()
             }
             Kind::Cut | Kind::Delay | Kind::Throttle | Kind::BlackHole | Kind::AnswersLost | Kind::HalfOpen => {

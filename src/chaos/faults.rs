@@ -167,6 +167,13 @@ async fn befall_process(fault: &Fault, process: &mut RoleProcess, measures: Meas
             process.thaw();
             Ok(())
         }
+        Kind::ClockWrong => {
+            let clock = process.clock.as_ref().ok_or_else(|| anyhow::anyhow!("there is no libfaketime"))?;
+            let seconds = 5 + i64::try_from(fault.variant % 36).unwrap_or(0);
+            clock.set(if fault.variant.is_multiple_of(2) { seconds } else { -seconds })?;
+            sleep(fault.lasts).await;
+            Ok(clock.set(0)?)
+        }
         Kind::Drain => {
             let ended = process.drain(measures.drain).await;
             sleep(fault.lasts).await;

@@ -11,6 +11,7 @@ pub enum Kind {
     Drain,
     Freeze,
     FreezeLong,
+    ClockWrong,
     Cut,
     Delay,
     Throttle,
@@ -49,11 +50,12 @@ const fn traits(word: &'static str, about: &'static str, share: u32, lasts_ms: (
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Kill,
         Self::Drain,
         Self::Freeze,
         Self::FreezeLong,
+        Self::ClockWrong,
         Self::Cut,
         Self::Delay,
         Self::Throttle,
@@ -84,6 +86,13 @@ impl Kind {
             Self::FreezeLong => {
                 traits("long freeze", "SIGSTOP until the broker has given the peer up", 2, (24_000, 30_000), 500)
             }
+            Self::ClockWrong => traits(
+                "clock wrong",
+                "a process's clock jumps by up to 40 s, either way, and back",
+                8,
+                (3_000, 8_000),
+                1_500,
+            ),
             Self::Cut => traits("cut", "connections reset, new ones refused", 16, (500, 4_000), 500),
             Self::Delay => traits("delay", "every piece of data held back", 10, (2_000, 6_000), 200),
             Self::Throttle => traits("throttle", "a few KiB a second", 8, (2_000, 6_000), 200),

@@ -14,6 +14,7 @@ mod processes;
 mod proxy;
 mod reckon;
 mod report;
+mod wall_clock;
 mod world;
 
 use std::{collections::BTreeMap, time::Duration};

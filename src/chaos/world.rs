@@ -28,7 +28,7 @@ use crate::{
     config::{Config, Secret},
     mail_catcher::MailCatcher,
     payer::Payer,
-    services::{Services, SmallDisk, Wanted, free_ports},
+    services::{Services, SmallDisk, Wanted, ensure_packages, free_ports},
     simulator::{self, Simulator, SimulatorOptions},
     stage, store,
     store::scratch,
@@ -111,6 +111,9 @@ impl World {
         let agency = stage::furnish(&config, &services.database_url, DATABASE, say).await?;
         let disk = small_disk(&services, options, say).await?;
         let proxies = start_proxies(cast, &addresses).await?;
+        if let Err(error) = ensure_packages(&[("faketime", "faketime")], say).await {
+            say(&format!("{error}: no clock will be wrong"));
+        }
         let mut processes = Vec::new();
         for actor in &cast.actors {
             let settings = role_settings(options, actor, &addresses, &proxies, &config)?;
