@@ -4,6 +4,7 @@ mod acquirer;
 mod architecture;
 mod bench;
 mod broker;
+mod browser;
 mod canary;
 mod chaos;
 mod contracts;
