@@ -10,8 +10,10 @@ const PATIENCE_MS = 20_000;
 export const NARROW = { width: 320, height: 568 };
 const DESK = { width: 1280, height: 800 };
 
-/** Two walks side by side, and none for longer than a minute. */
-export const WALKS = { concurrency: 2, timeout: 60_000 };
+/** Two walks side by side. */
+export const WALKS = { concurrency: 2 };
+/** None lasts longer than this. */
+export const WALK = { timeout: 60_000 };
 
 let browser;
 
@@ -38,6 +40,7 @@ export class Visit {
   #recording = [];
   #forgiven;
   #known;
+  #documents = [];
 
   /**
    * `forgiven` is a pattern of complaints that belong to the walk, such as of a page that is answered with 404;
@@ -57,7 +60,10 @@ export class Visit {
       viewport,
     });
     visit.context.setDefaultTimeout(PATIENCE_MS);
-    visit.context.on("request", (request) => visit.#recording.push(visit.#record(request)));
+    visit.context.on("request", (request) => {
+      if (request.isNavigationRequest()) visit.#documents.push(request.url());
+      visit.#recording.push(visit.#record(request));
+    });
     visit.context.on("console", (message) => {
       if (["error", "warning"].includes(message.type())) visit.complaints.push(`${message.type()}: ${message.text()}`);
     });
@@ -84,6 +90,11 @@ export class Visit {
     const length = headers.find(({ name }) => name.toLowerCase() === "content-length")?.value;
     if (!body && Number(length) > 0) this.complaints.push(`the body of ${method} ${url} was not recorded`);
     this.requests.push({ method, url, headers, body });
+  }
+
+  /** How often a document at such an address was loaded. */
+  loads(address) {
+    return this.#documents.filter((url) => address.test(url)).length;
   }
 
   /** Ends the visit: what it sent, and whether anything about it was wrong. */

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { close, NARROW, open, Visit, WALKS } from "../support/browser.mjs";
+import { close, NARROW, open, Visit, WALK, WALKS } from "../support/browser.mjs";
 import { inspect } from "../support/inspect.mjs";
 import { serve } from "../support/page_of_ours.mjs";
 import { stage } from "../support/stage.mjs";
@@ -49,7 +49,7 @@ describe("the bank's page", WALKS, () => {
   after(close);
 
   for (const [protocol, number] of Object.entries(CARDS)) {
-    test(`${protocol}: a wrong code, then the right one`, async () => {
+    test(`${protocol}: a wrong code, then the right one`, WALK, async () => {
       const walk = await atTheBank(number);
       const { visit, page } = walk;
       await page.getByText("Enter it within").waitFor();
@@ -66,7 +66,7 @@ describe("the bank's page", WALKS, () => {
     });
   }
 
-  test("three wrong codes, without a script and on a narrow screen", async () => {
+  test("three wrong codes, without a script and on a narrow screen", WALK, async () => {
     const walk = await atTheBank(CARDS["EMV 3-D Secure"], { javaScript: false, viewport: NARROW });
     const { visit, page } = walk;
     for (let tries = 0; tries < 3; tries += 1) {
@@ -80,13 +80,13 @@ describe("the bank's page", WALKS, () => {
     assert.equal((await answer(walk, "EMV")).message.transStatus, "N");
   });
 
-  test("cancel", async () => {
+  test("cancel", WALK, async () => {
     const walk = await atTheBank(CARDS["EMV 3-D Secure"]);
     await walk.page.getByRole("button", { name: "Cancel" }).click();
     assert.equal((await answer(walk, "EMV")).message.transStatus, "N");
   });
 
-  test("when time is over, the page says so by itself", async () => {
+  test("when time is over, the page says so by itself", WALK, async () => {
     const walk = await atTheBank(SHORT);
     await walk.page.getByRole("heading", { name: "Time is over" }).waitFor();
     await inspect(walk.visit, "bank", "late");
@@ -94,7 +94,7 @@ describe("the bank's page", WALKS, () => {
     assert.equal((await answer(walk, "EMV")).message.transStatus, "N");
   });
 
-  test("what is not this payment's form is refused", async () => {
+  test("what is not this payment's form is refused", WALK, async () => {
     const visit = await Visit.begin({ forgiven: /404/, site: stage.bank });
     await visit.page.goto(`${stage.bank}/health`);
     await visit.page.setContent(`<html lang="en"><form method="post" action="${stage.bank}/acs/nobody"><button>Go</button></form>`);

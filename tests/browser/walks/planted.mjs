@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { close, open, Visit, WALKS } from "../support/browser.mjs";
+import { close, open, Visit, WALK, WALKS } from "../support/browser.mjs";
 import { serve } from "../support/page_of_ours.mjs";
 import { stage } from "../support/stage.mjs";
 import { leaks } from "../support/traffic.mjs";
@@ -61,7 +61,7 @@ describe("a planted card", WALKS, () => {
   });
 
   for (const [way, send] of Object.entries(SENT)) {
-    test(`is found when it leaves ${way}`, async () => {
+    test(`is found when it leaves ${way}`, WALK, async () => {
       for (const { name, digits } of SECRETS) {
         await assert.rejects(carry(page, send, digits), new RegExp(name));
         await assert.rejects(carry(page, send, WRITTEN["in base64 of JSON"](digits)), new RegExp(name));
@@ -70,7 +70,7 @@ describe("a planted card", WALKS, () => {
   }
 
   for (const [writing, write] of Object.entries(WRITTEN)) {
-    test(`is found when it is written ${writing}`, () => {
+    test(`is found when it is written ${writing}`, WALK, () => {
       for (const { name, digits } of SECRETS) {
         // A code of three digits cannot be grouped, and in hexadecimal it is like any other number.
         if (digits === CODE && /groups|dashes|hexa/.test(writing)) continue;
@@ -83,11 +83,11 @@ describe("a planted card", WALKS, () => {
     });
   }
 
-  test("is not found where there is none", async () => {
+  test("is not found where there is none", WALK, async () => {
     for (const send of Object.values(SENT)) await carry(page, send, "eyJhbGciOiJFQ0RILUVTIn0..400000000000 3221 x7371");
   });
 
-  test("is not the only thing that is: so are a foreign origin and a complaint of the page", async () => {
+  test("is not the only thing that is: so are a foreign origin and a complaint of the page", WALK, async () => {
     const elsewhere = await serve("");
     await assert.rejects(carry(page, (url) => fetch(url, { mode: "no-cors" }), elsewhere.url), /a foreign origin/);
     await assert.rejects(carry(page, complain, "oh"), /oh/);

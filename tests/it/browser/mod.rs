@@ -3,6 +3,7 @@
 //! The walks are scripts in `tests/browser/`: a browser is driven in its own language, by a library that waits for what
 //! the page shows and never for a time to pass. Pictures of every page are in `target/screenshots/`.
 
+mod payer;
 mod run;
 
 use std::time::Duration;

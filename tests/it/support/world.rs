@@ -33,7 +33,7 @@ pub(crate) struct World {
     pub(crate) payer: Payer,
     pub(crate) pool: PgPool,
     pub(crate) clock: Clock,
-    app: Option<App>,
+    apps: Vec<App>,
     /// Whether dead letters leave the broker.
     parks: bool,
     _database: TestDatabase,
@@ -111,7 +111,7 @@ impl World {
             payer: Payer::new("http://127.0.0.1:1").unwrap(),
             pool: database.pool.clone(),
             clock,
-            app: None,
+            apps: Vec::new(),
             parks: false,
             config: Arc::new(config),
             _database: database,
@@ -123,15 +123,26 @@ impl World {
     /// Starts the intake and these workers.
     pub(crate) async fn run(&mut self, workers: Vec<Role>) {
         let intake = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        self.payer = Payer::new(&format!("http://{}", intake.local_addr().unwrap())).unwrap();
-        self.parks = workers.iter().any(|role| role.name == "park");
-        let roles = Roles { intake: Some(intake), admin: None, workers };
-        self.app = Some(App::start(Arc::clone(&self.config), self.clock.clone(), roles).unwrap());
+        let mut config = (*self.config).clone();
+        config.intake.public_url = format!("http://{}", intake.local_addr().unwrap());
+        self.payer = Payer::new(&config.intake.public_url).unwrap();
+        self.config = Arc::new(config);
+        self.start_roles(Roles { intake: Some(intake), admin: None, workers });
+    }
+
+    /// Starts more workers beside what runs, as a process of theirs would.
+    pub(crate) async fn run_too(&mut self, workers: Vec<Role>) {
+        self.start_roles(Roles { intake: None, admin: None, workers });
+    }
+
+    fn start_roles(&mut self, roles: Roles) {
+        self.parks |= roles.workers.iter().any(|role| role.name == "park");
+        self.apps.push(App::start(Arc::clone(&self.config), self.clock.clone(), roles).unwrap());
     }
 
     /// Drains what runs.
     pub(crate) async fn stop(&mut self) {
-        if let Some(app) = self.app.take() {
+        for app in self.apps.drain(..) {
             assert!(app.stop().await, "drained in time");
         }
     }
