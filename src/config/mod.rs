@@ -39,8 +39,10 @@ pub struct Config {
     pub log: Log,
     pub simulator: Simulator,
     pub shutdown: Shutdown,
+    pub site: Site,
     pub services: Vec<Service>,
     pub terms: Vec<Terms>,
+    pub documents: Vec<Document>,
 }
 
 /// A text that is never shown: passwords, tokens, and addresses that hold them.
@@ -154,6 +156,10 @@ sections! {
     Service { prefix: String, service: String }
     /// A version of the user agreement.
     Terms { version: String, in_force_from: String }
+    /// A version of another document of the payer's site.
+    Document { document: String, version: String, in_force_from: String }
+    /// The payer's site.
+    Site { documents_dir: String }
 }
 
 /// When the money is taken.
@@ -267,6 +273,20 @@ impl Config {
         for terms in &self.terms {
             need(parse_date(&terms.in_force_from).is_some(), "terms.in_force_from", "a date, YYYY-MM-DD")?;
         }
+        for terms in &self.terms {
+            need(is_slug(&terms.version), "terms.version", "1 to 64 letters, digits, `-`, `_` and `.`")?;
+        }
+        for document in &self.documents {
+            let named = is_slug(&document.document) && document.document != "user-agreement";
+            need(
+                named,
+                "documents.document",
+                "a name of letters, digits, `-`, `_` and `.` (user-agreement: see `terms`)",
+            )?;
+            need(is_slug(&document.version), "documents.version", "1 to 64 letters, digits, `-`, `_` and `.`")?;
+            let date = parse_date(&document.in_force_from).is_some();
+            need(date, "documents.in_force_from", "a date, YYYY-MM-DD")?;
+        }
         need(!self.terms.is_empty(), "terms", "at least one version")
     }
 
@@ -309,7 +329,15 @@ fn with_flags(mut figment: Figment, flags: &[(String, String)]) -> Figment {
     figment
 }
 
-fn parse_date(text: &str) -> Option<Date> {
+/// Whether a text may be a part of an address and of a file's name.
+fn is_slug(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && !text.starts_with('.')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// A date of the settings, `2026-01-01`.
+pub fn parse_date(text: &str) -> Option<Date> {
     Date::parse(text, time::macros::format_description!("[year]-[month]-[day]")).ok()
 }
 

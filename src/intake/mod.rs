@@ -19,6 +19,7 @@ mod payments;
 mod problem;
 mod receipt;
 mod server;
+mod site;
 mod telemetry;
 mod wire;
 
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub use openapi::openapi;
 pub use problem::PROBLEM_BASE;
 pub use server::serve;
+pub use site::{Documents, MissingDocument};
 
 use crate::{clock::Clock, config::Config, live::LiveFeed, relay::Relay, supervision::Supervisor};
 
@@ -50,6 +52,7 @@ pub struct Shared {
     lookups: limits::ByAddress,
     backlog: limits::Backlog,
     supervisor: Supervisor,
+    documents: site::Documents,
     /// Requests in progress; without a permit a request is answered 503 at once.
     in_flight: Arc<Semaphore>,
     /// Open event streams.
@@ -69,11 +72,17 @@ impl Intake {
         supervisor: Supervisor,
     ) -> Self {
         limits::show_shed();
+        // Who runs the process has asked before; without documents payments can still be taken.
+        let documents = Documents::read(&config).unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "the site has no documents");
+            Documents::default()
+        });
         let most = config.intake.max_in_flight.max(1);
         Self(Arc::new(Shared {
             batcher: batcher::Batcher::start(pool.clone(), clock.clone(), relay.clone(), most, &supervisor),
             backlog: limits::Backlog::default(),
             supervisor,
+            documents,
             lookups: limits::ByAddress::per_minute(config.intake.lookups_per_minute),
             in_flight: Arc::new(Semaphore::new(most)),
             streams: Arc::new(Semaphore::new(2 * most)),
@@ -95,10 +104,10 @@ impl Deref for Intake {
     }
 }
 
-/// All routes of the API with their limits, ready to be served.
+/// All routes of the API and the site with their limits, ready to be served.
 pub fn router(intake: Intake) -> Router {
     let (routes, _) = openapi::routes().split_for_parts();
-    guard(routes, intake)
+    guard(routes.merge(site::routes()), intake)
 }
 
 /// Puts the limits, the answers to what is not there, and the eyes around routes.
@@ -106,8 +115,11 @@ fn guard(routes: Router<Intake>, intake: Intake) -> Router {
     routes
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
+        .layer(site::same_site(&intake.config.intake.public_url))
         .layer(middleware::from_fn_with_state(intake.clone(), limits::shed_and_time_out))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn_with_state(intake.clone(), site::for_people))
+        .layer(middleware::from_fn(site::harden))
         .layer(middleware::from_fn(telemetry::observe))
         .with_state(intake)
 }

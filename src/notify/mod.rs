@@ -7,11 +7,13 @@
 
 mod connections;
 mod delivery;
+pub mod fluent;
 mod format;
 mod mailer;
 mod notice;
 mod pdf;
 mod receipt;
+pub mod shown;
 mod texts;
 
 use std::{fmt, str::FromStr};

@@ -164,6 +164,16 @@ impl Receipt {
         Ok(Mail { id, to: to.to_owned(), locale: self.locale, subject, text, html })
     }
 
+    /// What a receipt is called.
+    pub fn title(&self) -> String {
+        say(self.locale, Text::Title)
+    }
+
+    /// Its lines: labels and values, in the order in which they are read.
+    pub fn lines(&self) -> Vec<(String, String)> {
+        self.rows().into_iter().map(|row| (row.label, row.value)).collect()
+    }
+
     fn subject(&self, text: Text) -> String {
         let arguments = [
             ("number", one_line(&self.number, LONGEST_CODE)),
