@@ -15,13 +15,13 @@ const SCREENS = [
   { name: "text at 200 %", size: { width: 640, height: 800 }, text: "200%" },
 ];
 
-const seen = new Set();
+const done = new Set();
 
 /** Looks at a page closely, once for each name and language. */
 export async function inspect(visit, lang, name) {
   const key = `${lang}/${name}`;
-  if (seen.has(key)) return;
-  seen.add(key);
+  if (done.has(key)) return;
+  done.add(key);
   const page = visit.javaScript ? visit.page : await twin(visit.page);
   const wrong = [];
   const before = page.viewportSize();
@@ -41,6 +41,18 @@ export async function inspect(visit, lang, name) {
   await page.setViewportSize(before);
   if (page !== visit.page) await page.context().close();
   if (wrong.length > 0) throw new Error(`${key} (${page.url()}):\n${wrong.join("\n")}`);
+}
+
+/** Does something; if it fails, there is a picture of where, and what stood on the page is told. */
+export async function seen({ page }, name, act) {
+  try {
+    await act();
+  } catch (error) {
+    await picture(page, "failed", name).catch(() => {});
+    const text = await page.locator("body").innerText({ timeout: 1_000 }).catch(() => "");
+    error.stack += `\nat ${page.url()}\n${text.slice(0, 1_500)}`;
+    throw error;
+  }
 }
 
 /** A page as it stands where no script runs, in a browser where axe-core can. */

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { close, NARROW, open, WALK, WALKS } from "../support/browser.mjs";
-import { inspect } from "../support/inspect.mjs";
+import { inspect, seen } from "../support/inspect.mjs";
 import { bill, CARD, ONE_TIME_CODE, Payer } from "../support/payer.mjs";
 import { stage } from "../support/stage.mjs";
 
@@ -21,7 +21,7 @@ describe("the payer's way", WALKS, () => {
       test(`${lang}: ${name}`, WALK, async () => {
         const payer = await Payer.arrive(lang, options);
         const look = (page, who = payer) => inspect(who.visit, lang, page);
-        await way(payer, look);
+        await seen(payer.visit, `${lang} ${name}`, () => way(payer, look));
         await payer.leave();
       });
 
@@ -101,6 +101,14 @@ describe("the payer's way", WALKS, () => {
 
     walk("too late at the bank", async (payer) => {
       await payer.pay(bill(), CARD.short);
+      // The time may be over before the bank's page is seen, while it is, or on the way back from it.
+      const declined = payer.page.locator('#live[data-public="declined"] h1');
+      const back = payer.page.locator('form[action$="/return"] button');
+      const toThePayment = payer.page.locator('main a.main.button[href*="/payments/"]');
+      for (const next of [back, toThePayment]) {
+        await declined.or(back).or(toThePayment).waitFor();
+        if (await next.isVisible()) await next.click();
+      }
       await payer.sees("declined");
     });
 

@@ -63,7 +63,9 @@ pub(super) async fn walk(script: &str, mut stage: Value) {
     stage["chromium"] = program("chromium").to_str().unwrap().into();
     stage["screenshots"] = root().join("target/screenshots").to_str().unwrap().into();
     let mut node = Command::new("node");
-    node.arg("--test-reporter=spec")
+    // One walk of many, for who mends a page: TOLOM_WALKS='en: the keyboard'
+    let only = std::env::var("TOLOM_WALKS").unwrap_or_else(|_| ".".to_owned());
+    node.args(["--test-reporter=spec", "--test-name-pattern", &only])
         .arg(root().join("tests/browser/walks").join(script))
         .env("TOLOM_BROWSER_STAGE", stage.to_string())
         .stdin(Stdio::null())

@@ -378,9 +378,10 @@ const group = (input, shape) => {
   const before = digitsOf(input.value.slice(0, input.selectionStart)).length;
   const shaped = shape(digits);
   if (shaped === input.value) return;
+  const atEnd = input.selectionStart === input.value.length;
   input.value = shaped;
-  let [caret, seen] = [0, 0];
-  while (caret < shaped.length && seen < before) {
+  let [caret, seen] = [atEnd ? shaped.length : 0, 0];
+  while (!atEnd && caret < shaped.length && seen < before) {
     if (/\d/.test(shaped[caret])) seen += 1;
     caret += 1;
   }
