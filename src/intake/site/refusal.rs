@@ -110,10 +110,9 @@ pub(in crate::intake) async fn for_people(State(intake): State<Intake>, request:
     };
     match answer(&intake, &headers, status, &page.frame, &page, Forms::Nowhere) {
         Ok(mut written) => {
-            for (name, value) in response.headers() {
-                // Such as Retry-After and Allow; not those that speak of the body.
-                if !written.headers().contains_key(name) && *name != header::CONTENT_LENGTH {
-                    written.headers_mut().append(name, value.clone());
+            for name in [header::RETRY_AFTER, header::ALLOW, header::CONNECTION] {
+                if let Some(value) = response.headers().get(&name) {
+                    written.headers_mut().insert(name, value.clone());
                 }
             }
             written
