@@ -1,8 +1,11 @@
-// The check of what leaves the browser can fail: a card that is sent in any of these ways is found.
+// The checks can fail: a card that leaves the browser in any of these ways is found, and so is a page that breaks the
+// rules of access.
 
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { close, open, Visit, WALK, WALKS } from "../support/browser.mjs";
+import { inspect } from "../support/inspect.mjs";
+import { tabTo } from "../support/keyboard.mjs";
 import { serve } from "../support/page_of_ours.mjs";
 import { stage } from "../support/stage.mjs";
 import { leaks } from "../support/traffic.mjs";
@@ -46,19 +49,18 @@ const SENT = {
   },
 };
 
+before(open);
+after(close);
+
 const complain = (text) => console.error(text);
 
 describe("a planted card", WALKS, () => {
   let page;
   before(async () => {
-    await open();
     page = await serve(HTML);
     stage.bank = page.url;
   });
-  after(async () => {
-    page.close();
-    await close();
-  });
+  after(() => page.close());
 
   for (const [way, send] of Object.entries(SENT)) {
     test(`is found when it leaves ${way}`, WALK, async () => {
@@ -92,6 +94,34 @@ describe("a planted card", WALKS, () => {
     await assert.rejects(carry(page, (url) => fetch(url, { mode: "no-cors" }), elsewhere.url), /a foreign origin/);
     await assert.rejects(carry(page, complain, "oh"), /oh/);
     elsewhere.close();
+  });
+});
+
+const BROKEN = `<!DOCTYPE html><html lang="en"><title>Planted</title><link rel="icon" href="data:,">
+<style>p { color: #aaa } div { width: 700px } button { outline: none } @media (prefers-color-scheme: dark) { body { background: #111 } p { color: #222 } }</style>
+<main><h1>Planted</h1><p>Pale</p><input><div>Wide</div><button>Hidden focus</button></main></html>`;
+
+describe("a planted fault", WALKS, () => {
+  let page;
+  before(async () => {
+    page = await serve(BROKEN);
+    stage.bank = page.url;
+  });
+  after(() => page.close());
+
+  test("of contrast, of a missing label and of width is found", WALK, async () => {
+    const visit = await Visit.begin({ site: page.url });
+    await visit.page.goto(page.url);
+    const found = await inspect(visit, "planted", "broken").then(() => "", (error) => error.message);
+    for (const expected of [/light: color-contrast/, /dark: color-contrast/, /light: label/, /320 px: \d+ px wide/, /zoomed to 200 %/]) assert.match(found, expected);
+    await visit.end([]);
+  });
+
+  test("of a focus that cannot be seen is found", WALK, async () => {
+    const visit = await Visit.begin({ site: page.url });
+    await visit.page.goto(page.url);
+    await assert.rejects(tabTo(visit.page, "#nowhere-at-all, button"), /the focus cannot be seen on <button>/);
+    await visit.end([]);
   });
 });
 
