@@ -2,6 +2,7 @@
 
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
+import { connect } from "node:net";
 import { join } from "node:path";
 
 /** Addresses, bills and folders, as `tests/it/browser/` writes them. */
@@ -13,3 +14,9 @@ export const { chromium } = require("playwright-core");
 
 /** The source of axe-core, which runs inside the pages. */
 export const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+
+/** Lets the Rust side take its next step, and waits until it has: a connection is the sign, its end the answer. */
+export const goOn = () =>
+  new Promise((done, failed) => {
+    connect(stage.signal, "127.0.0.1").on("error", failed).on("close", done).resume();
+  });

@@ -1,22 +1,14 @@
 // What is not known yet, and is resolved while its page is open. The workers are started when the walk says so.
 
 import assert from "node:assert/strict";
-import { connect } from "node:net";
 import { after, before, test } from "node:test";
 import { close, open, WALK } from "../support/browser.mjs";
 import { inspect } from "../support/inspect.mjs";
 import { bill, CARD, Payer } from "../support/payer.mjs";
-import { stage } from "../support/stage.mjs";
+import { goOn } from "../support/stage.mjs";
 
 before(open);
 after(close);
-
-/** Lets the next workers start: a connection is the sign. */
-const goOn = () =>
-  new Promise((done, failed) => {
-    const socket = connect(stage.signal, "127.0.0.1", () => socket.end(done));
-    socket.on("error", failed);
-  });
 
 test("processing, then unknown, then what became of it, while the page is open", { timeout: 2 * WALK.timeout }, async () => {
   const payers = [];

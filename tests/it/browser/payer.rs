@@ -1,7 +1,8 @@
 //! What the payer's walks need: everything running, bills, and a bank at another site's address.
 
 use serde_json::{Value, json};
-use tolom::workers;
+use tokio::net::{TcpListener, TcpStream};
+use tolom::workers::{self, Role};
 
 use super::run::walk;
 use crate::support::world::World;
@@ -45,19 +46,50 @@ async fn the_payers_way_can_be_walked_in_each_language() {
     world.finish().await;
 }
 
+/// Waits for the walk's sign, which is held until this is dropped.
+async fn sign(signal: &TcpListener) -> TcpStream {
+    signal.accept().await.unwrap().0
+}
+
+async fn signal(stage: &mut Value) -> TcpListener {
+    let signal = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    stage["signal"] = signal.local_addr().unwrap().port().into();
+    signal
+}
+
+/// The worker that finds out what became of a payment, and all others.
+fn resolve_and_others() -> (Vec<Role>, Vec<Role>) {
+    workers::ALL.into_iter().partition(|role| role.name == "resolve")
+}
+
 #[tokio::test]
 async fn what_is_unknown_is_resolved_while_its_page_is_open() {
     let (mut world, mut stage) = world(6).await;
-    let signal = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    stage["signal"] = signal.local_addr().unwrap().port().into();
-    let (resolve, others): (Vec<_>, Vec<_>) = workers::ALL.into_iter().partition(|role| role.name == "resolve");
-    let walking = walk("unknown.mjs", stage);
+    let signal = signal(&mut stage).await;
+    let (resolve, others) = resolve_and_others();
     let starting = async {
         for workers in [others, resolve] {
-            signal.accept().await.unwrap();
+            let _held = sign(&signal).await;
             world.run_too(workers).await;
         }
     };
-    tokio::join!(walking, starting);
+    tokio::join!(walk("unknown.mjs", stage), starting);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn who_comes_back_from_the_bank_is_told_how_it_stands() {
+    let (mut world, mut stage) = world(6).await;
+    let signal = signal(&mut stage).await;
+    let (_, others) = resolve_and_others();
+    world.run_too(others).await;
+    let pausing = async {
+        let held = sign(&signal).await;
+        world.stop_workers().await;
+        drop(held);
+        let _held = sign(&signal).await;
+        world.run_too(workers::ALL.to_vec()).await;
+    };
+    tokio::join!(walk("back.mjs", stage), pausing);
     world.finish().await;
 }

@@ -140,6 +140,13 @@ impl World {
         self.apps.push(App::start(Arc::clone(&self.config), self.clock.clone(), roles).unwrap());
     }
 
+    /// Drains the workers that were started beside the intake.
+    pub(crate) async fn stop_workers(&mut self) {
+        for app in self.apps.drain(1..) {
+            assert!(app.stop().await, "drained in time");
+        }
+    }
+
     /// Drains what runs.
     pub(crate) async fn stop(&mut self) {
         for app in self.apps.drain(..) {
