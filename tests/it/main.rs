@@ -12,6 +12,7 @@ mod demo;
 mod foreign_bytes;
 mod intake;
 mod ladder;
+mod limits;
 mod notices;
 mod ops;
 mod pipeline;
