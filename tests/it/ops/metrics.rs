@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{text, words, yaml};
 
 /// Every metric that may be asked for, with its labels.
-const METRICS: [(&str, Kind, &[&str]); 32] = [
+const METRICS: [(&str, Kind, &[&str]); 34] = [
     ("tolom_payments_total", Kind::Single, &["outcome"]),
     ("tolom_operation_duration_seconds", Kind::Histogram, &["acquirer", "kind", "outcome"]),
     ("tolom_acquirer_circuit_open", Kind::Single, &["acquirer"]),
@@ -20,6 +20,8 @@ const METRICS: [(&str, Kind, &[&str]); 32] = [
     ("tolom_consumers_alive", Kind::Single, &["queue"]),
     ("tolom_consumer_rebuilds_total", Kind::Single, &["queue", "reason"]),
     ("tolom_requests_shed_total", Kind::Single, &["reason"]),
+    ("tolom_limited_total", Kind::Single, &["by", "what"]),
+    ("tolom_limits_shut", Kind::Single, &["by"]),
     ("tolom_queue_messages", Kind::Single, &["queue"]),
     ("tolom_dead_letters", Kind::Single, &["queue"]),
     ("tolom_parked_dead_letters", Kind::Single, &["queue"]),
