@@ -31,7 +31,7 @@ CREATE INDEX card_use_age ON card_use USING brin (at) WITH (autosummarize = on);
 
 -- One key for all intakes of this installation, made here of two random UUIDs (244 bits from the server's strong source).
 CREATE TABLE origin_key (
-    only boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
     key  bytea NOT NULL CHECK (octet_length(key) = 32)
 );
 INSERT INTO origin_key (key)

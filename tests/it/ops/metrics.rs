@@ -96,10 +96,11 @@ fn mentioned(expression: &str) -> Mentioned {
             let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
             let (word, after) = rest.split_at(end);
             rest = after;
-            if GROUPINGS.contains(&word) {
-                grouping = true;
-            } else if in_labels {
+            // First: a label may be called `by`.
+            if in_labels {
                 found.labels.insert(word.to_owned());
+            } else if GROUPINGS.contains(&word) {
+                grouping = true;
             } else if !OPERATORS.contains(&word) && !after.trim_start().starts_with('(') {
                 // A function or an aggregation stands before a bracket, or before `by (...)`.
                 if !GROUPINGS.iter().any(|word| after.trim_start().starts_with(&format!("{word} ("))) {
