@@ -27,15 +27,18 @@ use std::{ops::Deref, sync::Arc};
 
 use axum::{Router, middleware};
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub use limits::remember_device;
 pub use openapi::openapi;
 pub use problem::PROBLEM_BASE;
 pub use server::serve;
 pub use site::{Documents, MissingDocument};
 
-use crate::{clock::Clock, config::Config, live::LiveFeed, relay::Relay, supervision::Supervisor};
+use crate::{
+    clock::Clock, config::Config, live::LiveFeed, relay::Relay, store::limits::KeyedHash, supervision::Supervisor,
+};
 
 /// What every handler shares.
 #[derive(Clone)]
@@ -50,6 +53,9 @@ pub struct Shared {
     live: LiveFeed,
     batcher: batcher::Batcher,
     lookups: limits::ByAddress,
+    codes: limits::Codes,
+    /// Of the hashes of addresses and cookies; read at the first payment.
+    origin_key: OnceCell<KeyedHash>,
     backlog: limits::Backlog,
     supervisor: Supervisor,
     documents: site::Documents,
@@ -77,13 +83,23 @@ impl Intake {
             tracing::error!(error = &error as &dyn std::error::Error, "the site has no documents");
             Documents::default()
         });
+        limits::show_limited();
         let most = config.intake.max_in_flight.max(1);
         Self(Arc::new(Shared {
-            batcher: batcher::Batcher::start(pool.clone(), clock.clone(), relay.clone(), most, &supervisor),
+            batcher: batcher::Batcher::start(
+                pool.clone(),
+                Arc::clone(&config),
+                clock.clone(),
+                relay.clone(),
+                most,
+                &supervisor,
+            ),
             backlog: limits::Backlog::default(),
             supervisor,
             documents,
             lookups: limits::ByAddress::per_minute(config.intake.lookups_per_minute),
+            codes: limits::Codes::new(config.limits.codes.clone()),
+            origin_key: OnceCell::new(),
             in_flight: Arc::new(Semaphore::new(most)),
             streams: Arc::new(Semaphore::new(2 * most)),
             stopping: CancellationToken::new(),

@@ -215,12 +215,14 @@ impl From<Refusal> for Problem {
             Refusal::CardExpired => (StatusCode::UNPROCESSABLE_ENTITY, "Sealed card expired"),
             Refusal::CardOfOtherBill => (StatusCode::UNPROCESSABLE_ENTITY, "Sealed card of another bill"),
             Refusal::CardUsed => (StatusCode::UNPROCESSABLE_ENTITY, "Sealed card used"),
+            Refusal::TooManyAttempts { .. } => (StatusCode::TOO_MANY_REQUESTS, "Too many attempts"),
             Refusal::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Not available"),
             Refusal::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
         };
         let problem = Self::new(refusal.problem(), status, title, refusal.detail());
         let problem = match refusal {
             Refusal::InFlight => problem.retry_after(1),
+            Refusal::TooManyAttempts { wait_s, .. } => problem.retry_after(wait_s),
             Refusal::Unavailable => problem.retry_after(RETRY_AFTER_S),
             _ => problem,
         };

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     notify::{Locale, shown},
     payment::{BillStatus, PaymentCode},
-    store::bills::{self, Bill},
+    store::bills::Bill,
 };
 
 /// What a bill's page has to say: one for each way a bill may stand.
@@ -166,13 +166,11 @@ pub(super) async fn show(
     State(intake): State<Intake>,
     Lang(lang): Lang,
     ClientAddress(address): ClientAddress,
-    code: Result<BillCode, Problem>,
+    BillCode(code): BillCode,
     notice: Result<Query<Notice>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    intake.lookups.check(address)?;
-    let BillCode(code) = code?;
-    let bill = bills::get(&intake.pool, &code, intake.clock.now()).await?.ok_or_else(Problem::bill_unknown)?;
+    let bill = intake.look_up(address, &code).await?;
     let standing = Standing::of(&bill);
     let title = say(lang, standing.title());
     let mut frame = Frame::new(&intake, lang, format!("/bills/{code}"), title);

@@ -18,10 +18,7 @@ use super::{
     scripts::{self, Words},
     texts::{Text, say, say_with},
 };
-use crate::{
-    notify::{Locale, shown},
-    store::bills,
-};
+use crate::notify::{Locale, shown};
 
 /// Countries with their calling codes (ITU-T E.164), where the most payers are first.
 const COUNTRIES: [(Text, &str); 24] = [
@@ -71,12 +68,10 @@ pub(super) async fn show(
     State(intake): State<Intake>,
     Lang(lang): Lang,
     ClientAddress(address): ClientAddress,
-    code: Result<BillCode, Problem>,
+    BillCode(code): BillCode,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    intake.lookups.check(address)?;
-    let BillCode(code) = code?;
-    let bill = bills::get(&intake.pool, &code, intake.clock.now()).await?.ok_or_else(Problem::bill_unknown)?;
+    let bill = intake.look_up(address, &code).await?;
     // While it is being paid the form stays: the payment may be this browser's own, and its script knows.
     if !matches!(Standing::of(&bill), Standing::Payable | Standing::BeingPaid) {
         let location = format!("/{lang}/bills/{code}");

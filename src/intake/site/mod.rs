@@ -19,7 +19,7 @@ mod scripts;
 mod texts;
 
 use axum::{
-    Router,
+    Router, middleware,
     routing::{get, post},
 };
 use tower_http::compression::CompressionLayer;
@@ -28,7 +28,7 @@ pub use documents::{Documents, MissingDocument};
 pub(super) use policy::{harden, same_site, styled};
 pub(super) use refusal::for_people;
 
-use super::Intake;
+use super::{Intake, limits};
 
 /// The pages and what they need.
 pub(super) fn routes() -> Router<Intake> {
@@ -44,6 +44,8 @@ pub(super) fn routes() -> Router<Intake> {
         .route("/{lang}/receipts/{number}", get(receipt::verify))
         .route("/{lang}/documents/", get(documents::list))
         .route("/{lang}/documents/{document}/{version}", get(documents::show))
+        .layer(middleware::from_fn(limits::remember_device))
+        // Kept by caches, so without a cookie.
         .route("/assets/{name}", get(assets::serve))
         .layer(CompressionLayer::new())
 }

@@ -159,6 +159,7 @@ const fn reason(reason: DeclineReason) -> Text {
         DeclineReason::AuthenticationFailed => Text::DeclinedAuthenticationFailed,
         DeclineReason::SuspectedFraud => Text::DeclinedSuspectedFraud,
         DeclineReason::DoNotHonor => Text::DeclinedDoNotHonor,
+        DeclineReason::TooManyAttempts => Text::DeclinedTooManyAttempts,
         DeclineReason::Other => Text::DeclinedOther,
     }
 }
@@ -192,10 +193,9 @@ struct Page {
 pub(super) async fn show(
     State(intake): State<Intake>,
     Lang(lang): Lang,
-    id: Result<PaymentId, Problem>,
+    PaymentId(id): PaymentId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let PaymentId(id) = id?;
     let payment = payments::read(&intake.pool, id).await?.ok_or_else(Problem::payment_unknown)?;
     let telling = Telling::of(&payment, intake.clock.now());
     let receipt = if telling == Telling::Paid { receipts::of_payment(&intake.pool, id).await? } else { None };

@@ -170,10 +170,9 @@ pub(super) async fn send_again(
     State(intake): State<Intake>,
     Lang(lang): Lang,
     ClientAddress(address): ClientAddress,
-    code: Result<BillCode, Problem>,
+    BillCode(code): BillCode,
 ) -> Result<Response, Problem> {
     intake.lookups.check(address)?;
-    let BillCode(code) = code?;
     receipts::send_again(&intake.pool, &code, intake.clock.now()).await?;
     let location = format!("/{lang}/bills/{code}?asked=1");
     Ok((StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response())

@@ -200,6 +200,7 @@ messages! {
     DeclinedAuthenticationFailed = "declined-authentication-failed",
     DeclinedSuspectedFraud = "declined-suspected-fraud",
     DeclinedDoNotHonor = "declined-do-not-honor",
+    DeclinedTooManyAttempts = "declined-too-many-attempts",
     DeclinedOther = "declined-other",
     NotChargedTitle = "not-charged-title",
     NotCharged = "not-charged",

@@ -17,7 +17,7 @@ async fn world(bills: usize) -> (World, Value) {
     let codes: Vec<String> = (0..bills).map(|number| format!("1100{number:08}")).collect();
     world.bills(&codes).await;
     world.run(Vec::new()).await;
-    let stage = json!({ "site": world.config.intake.public_url, "bank": world.config.acquirer.url, "bills": codes });
+    let stage = json!({ "site": world.site, "bank": world.config.acquirer.url, "bills": codes });
     (world, stage)
 }
 

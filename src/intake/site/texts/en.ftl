@@ -181,6 +181,7 @@ declined-limit-exceeded = The card's limit for online payments is used up. Raise
 declined-authentication-failed = The bank could not confirm that it was you: the code was wrong, or the time was over. You can try again.
 declined-suspected-fraud = The bank has stopped this payment for safety. Call the bank that issued the card, or use another card.
 declined-do-not-honor = The bank refused without giving a reason. Check that the card may pay online and abroad, call the bank, or use another card.
+declined-too-many-attempts = Too many payments with this card were declined lately, so we did not send it to the bank. Use another card, or try again tomorrow.
 declined-other = The bank refused the payment. Please try another card, or call the bank that issued it.
 not-charged-title = Nothing was charged
 not-charged = The payment did not go through. If money is held on your card, it is released, usually within a few days; your bank decides how long it takes.
