@@ -123,6 +123,7 @@ impl App {
     }
 
     fn start_intake(&self, context: &Context, listener: TcpListener) -> anyhow::Result<()> {
+        intake::Documents::read(&context.config).map(drop).context("site.documents_dir")?;
         let (feed, _) = broadcast::channel(LIVE_BACKLOG);
         let intake = Intake::start(
             context.pool.clone(),

@@ -149,6 +149,7 @@ impl Stage {
     ) -> anyhow::Result<Set> {
         let clock = Clock::system();
         let mail_address = listeners.mail.local_addr()?;
+        let simulator = SimulatorOptions { merchant: config.operator.name.clone(), ..simulator };
         let stop = CancellationToken::new();
         let bank =
             simulator::serve(listeners.simulator, Simulator::with_options(clock.clone(), simulator), stop.clone());

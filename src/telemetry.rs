@@ -98,6 +98,7 @@ fn describe() {
         ("tolom_worker_panics_total", "Panics that were caught, by the queue or task"),
         ("tolom_consumer_rebuilds_total", "Consumers built anew, by queue and reason"),
         ("tolom_requests_shed_total", "Requests refused for now, by what there is too much of"),
+        ("tolom_limited_total", "Requests refused by a limit, by what it counts and what was asked"),
         ("tolom_published_messages_total", "Messages published, by what the broker answered"),
         ("tolom_receipts_total", "Attempts to send receipts, by result"),
         ("tolom_notices_total", "Attempts to send notices, by kind and result"),
@@ -106,6 +107,7 @@ fn describe() {
     let gauges = [
         ("tolom_worker_in_flight", "Messages received and not settled"),
         ("tolom_consumers_alive", "Consumers of a queue in this process"),
+        ("tolom_limits_shut", "Bills, browsers and cards that have to wait after too many declines"),
         ("tolom_queue_messages", "Messages waiting in a queue"),
         ("tolom_dead_letters", "Dead letters of a queue"),
         ("tolom_outbox_rows", "Committed messages not confirmed yet"),

@@ -38,7 +38,9 @@ pub(super) async fn admit(context: &Context, event: &Event<PaymentRequested>) ->
         return refuse(context, event, invalid.problem, &format!("{} {}", invalid.field, invalid.detail)).await;
     }
     let payment = new_payment(context, event, request);
-    let accepted = context.until_available(|| accept(&context.pool, now, std::slice::from_ref(&payment))).await;
+    let accepted = context
+        .until_available(|| accept(&context.pool, now, &context.config.limits, std::slice::from_ref(&payment)))
+        .await;
     let result = match accepted {
         None => return Admission::Stopped,
         Some(Err(error)) => return Admission::Broken(error.to_string()),
@@ -55,7 +57,12 @@ pub(super) async fn admit(context: &Context, event: &Event<PaymentRequested>) ->
         }
         // Ours to mend, not the sender's: kept as a dead letter.
         Some(Acceptance::Refused(refusal @ Refusal::Internal)) => Admission::Broken(refusal.detail().to_owned()),
-        Some(Acceptance::Refused(refusal)) => refuse(context, event, refusal.problem(), refusal.detail()).await,
+        Some(Acceptance::Refused(refusal)) => {
+            if let Refusal::TooManyAttempts { by, .. } = refusal {
+                metrics::counter!("tolom_limited_total", "by" => by.as_str(), "what" => "payment").increment(1);
+            }
+            refuse(context, event, refusal.problem(), refusal.detail()).await
+        }
         None => Admission::Later("the request was not answered".to_owned()),
     }
 }
@@ -75,6 +82,7 @@ fn new_payment(context: &Context, event: &Event<PaymentRequested>, request: &For
         caller: event.source.clone(),
         idempotency: None,
         event: Some((event.source.clone(), event.id.to_string())),
+        origin: None,
         traceparent: None,
     }
 }

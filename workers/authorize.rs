@@ -1,7 +1,9 @@
 //! Authorize: claim, open the card, check it, call the acquirer, report.
 //!
-//! The only place where a card is in clear. The claim is committed before any byte leaves; a redelivery that finds a
+//! Cards are opened in here (`cards`) and sent from here: the only place where a card is in clear. The claim is committed before any byte leaves; a redelivery that finds a
 //! claim makes no call (rule 3).
+
+mod cards;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,20 +15,16 @@ use futures::future::join_all;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::cards::{Cards, Opened};
 use super::admission::{Admission, admit};
 use crate::{
     broker::{Handler, Message, Queue, Reading, Verdict},
-    clock,
     config::Config,
     contracts::{ChallengeCompleted, Event, PaymentRequested, Topic},
-    payment::{
-        Outcome,
-        card::{DeclineReason, MaskedCard},
-        operation::Decline,
-    },
-    sealing::{self, KeyDir, SealError},
+    payment::{Outcome, card::MaskedCard, operation::Decline},
+    sealing::{self, FingerprintKey, KeyDir},
     store::{
-        cards,
+        cards as sealed_cards,
         operations::{self, Claim, Claimed, SealedCard},
     },
     worker::{Context, Leave, Worker, chain, run as run_worker, unknown_if_it_panics},
@@ -37,7 +35,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 /// The worker.
 pub struct Authorize {
     context: Context,
-    keys: Arc<KeyDir>,
+    cards: Cards,
 }
 
 /// Builds the worker and runs it until the context stops.
@@ -45,15 +43,18 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let keys = Arc::new(KeyDir::open(&context.config.sealing.keys_dir)?);
     let supervisor = context.supervisor().clone();
     let upkeep = supervisor.keep("sealing upkeep", || upkeep(&context, &keys));
-    let worker = Authorize::new(context.clone(), Arc::clone(&keys));
+    let key_file = context.config.limits.fingerprint_key_file(&context.config.sealing);
+    let fingerprints = Arc::new(FingerprintKey::open(&key_file)?);
+    cards::count_limited(0);
+    let worker = Authorize::new(context.clone(), Arc::clone(&keys), fingerprints);
     futures::join!(run_worker(context.clone(), worker), upkeep);
     Ok(())
 }
 
 impl Authorize {
-    /// The worker of this context, which opens cards with these keys.
-    pub const fn new(context: Context, keys: Arc<KeyDir>) -> Self {
-        Self { context, keys }
+    /// The worker of this context, which opens cards with these keys, and knows them again by this one.
+    pub fn new(context: Context, keys: Arc<KeyDir>, fingerprints: Arc<FingerprintKey>) -> Self {
+        Self { cards: Cards { context: context.clone(), keys, fingerprints }, context }
     }
 }
 
@@ -143,7 +144,7 @@ impl Authorize {
         let Some(mut claims) = self.claim(payments).await else {
             return requests.into_iter().for_each(|(message, _)| message.leave());
         };
-        let (mut work, mut unclaimed) = (Vec::new(), HashSet::new());
+        let (mut work, mut claimed, mut unclaimed) = (Vec::new(), Vec::new(), HashSet::new());
         for (message, event) in requests {
             let payment = event.data.payment;
             match claims.remove(&payment) {
@@ -151,7 +152,8 @@ impl Authorize {
                     unclaimed.insert(payment);
                     work.push(Work::Admit(message, event));
                 }
-                Some(Ok(claimed)) => work.push(Work::Claimed(message, Box::new(claimed))),
+                Some(Ok(Claimed::Authorize(claim, card))) => claimed.push((message, claim, card)),
+                Some(Ok(other)) => work.push(Work::Claimed(message, Box::new(other))),
                 Some(Err(reason)) => {
                     unclaimed.insert(payment);
                     message.settle(Verdict::Dead(reason));
@@ -163,7 +165,7 @@ impl Authorize {
                 None => message.settle(Verdict::Done),
             }
         }
-        join_all(work.into_iter().map(|work| self.work(work))).await;
+        futures::join!(join_all(work.into_iter().map(|work| self.work(work))), self.authorize_all(claimed));
     }
 
     async fn claim(&self, payments: Vec<Uuid>) -> Option<HashMap<Uuid, Result<Claimed, String>>> {
@@ -217,7 +219,7 @@ impl Authorize {
             Work::Claimed(message, claimed) => (message, *claimed),
         };
         match claimed {
-            Claimed::Authorize(claim, card) => self.authorize_one(message, claim, card).await,
+            Claimed::Authorize(claim, card) => self.authorize_all(vec![(message, claim, card)]).await,
             Claimed::Complete(claim, response) => self.complete_one(message, &claim, &response).await,
             Claimed::NoSuchPayment => message.settle(Verdict::Dead("there is no such payment".to_owned())),
             Claimed::NotMine | Claimed::Capture(_) => message.settle(Verdict::Done),
@@ -242,15 +244,30 @@ impl Authorize {
             Admission::Stopped => return message.leave(),
         };
         match self.claim(vec![payment]).await.and_then(|mut claims| claims.remove(&payment)) {
-            Some(Ok(Claimed::Authorize(claim, card))) => self.authorize_one(message, claim, card).await,
+            Some(Ok(Claimed::Authorize(claim, card))) => self.authorize_all(vec![(message, claim, card)]).await,
             Some(Ok(_)) => message.settle(Verdict::Done),
             Some(Err(reason)) => message.settle(Verdict::Dead(reason)),
             None => message.leave(),
         }
     }
 
-    async fn authorize_one(&self, message: Message, claim: Claim, sealed: SealedCard) {
-        let (masked, outcome) = match self.open(&sealed) {
+    /// Opens the cards of a batch, holds them against their limit together, and sends what may be sent.
+    async fn authorize_all(&self, claimed: Vec<(Message, Claim, SealedCard)>) {
+        let mut opened: Vec<(Uuid, Opened)> =
+            claimed.iter().map(|(_, claim, sealed)| (claim.payment, self.cards.open(sealed))).collect();
+        if !self.cards.limit(&mut opened).await {
+            // Nothing was sent; the claims' leases bring them to `resolve`.
+            return claimed.into_iter().for_each(|(message, ..)| message.leave());
+        }
+        let calls = claimed
+            .into_iter()
+            .zip(opened)
+            .map(|((message, claim, sealed), (_, opened))| self.authorize_one(message, claim, sealed, opened));
+        join_all(calls).await;
+    }
+
+    async fn authorize_one(&self, message: Message, claim: Claim, sealed: SealedCard, opened: Opened) {
+        let (masked, outcome) = match opened {
             Opened::Refused(masked, reason) => (masked, Outcome::Declined(Decline { reason, code: None })),
             Opened::NoKeys(why) => (None, Outcome::NotSent { why }),
             Opened::Card(card) => {
@@ -260,29 +277,6 @@ impl Authorize {
             }
         };
         self.finish(message, &claim, masked, outcome, Some(sealed)).await;
-    }
-
-    /// Opens a sealed card and checks what can be known without a bank.
-    fn open(&self, sealed: &SealedCard) -> Opened {
-        let now = self.context.clock.now();
-        let Ok(bill) = sealed.bill.parse() else { return Opened::Refused(None, DeclineReason::UnreadableCard) };
-        let input = match self.keys.open_card(&sealed.jwe, &bill, now) {
-            Ok(Ok(input)) => input,
-            // The payer's card is good; this worker lacks the key. Another one, or a later try, may have it.
-            Ok(Err(SealError::UnknownKey)) => return Opened::NoKeys("the sealing key is not here".to_owned()),
-            Ok(Err(SealError::Expired)) => return Opened::Refused(None, DeclineReason::CardTimedOut),
-            Ok(Err(_)) => return Opened::Refused(None, DeclineReason::UnreadableCard),
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the sealing keys cannot be read");
-                return Opened::NoKeys("the sealing keys cannot be read".to_owned());
-            }
-        };
-        let today = clock::bishkek_day(now);
-        let month = (u16::try_from(today.year()).unwrap_or(u16::MAX), u8::from(today.month()));
-        match input.check(&self.context.config.card, month) {
-            Ok(card) => Opened::Card(card),
-            Err(reason) => Opened::Refused(input.masked(), reason),
-        }
     }
 
     /// Reports an outcome; what provably was not sent is released instead and tried again later.
@@ -324,12 +318,6 @@ enum Work {
     Claimed(Message, Box<Claimed>),
 }
 
-enum Opened {
-    Card(crate::payment::card::Card),
-    Refused(Option<MaskedCard>, DeclineReason),
-    NoKeys(String),
-}
-
 /// Keeps sealing keys fresh and truncates slices of sealed cards whose time has passed.
 async fn upkeep(context: &Context, keys: &KeyDir) {
     let mut tick = tokio::time::interval(UPKEEP_EVERY);
@@ -344,7 +332,7 @@ async fn upkeep(context: &Context, keys: &KeyDir) {
         {
             tracing::error!(error = &error as &dyn std::error::Error, "sealing keys cannot be rotated");
         }
-        if let Err(error) = cards::truncate_past(&context.pool, &context.clock).await {
+        if let Err(error) = sealed_cards::truncate_past(&context.pool, &context.clock).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "expired sealed cards cannot be truncated");
         }
     }

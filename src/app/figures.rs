@@ -8,6 +8,7 @@ use crate::{
     store::{
         StoreError,
         books::{Figures, figures},
+        limits,
     },
     worker::Context,
 };
@@ -36,6 +37,13 @@ async fn look(context: &Context, connection: &mut Option<Depths>) {
     match looked.unwrap_or(Err(StoreError::TimedOut)) {
         Ok(figures) => show(context, &figures).await,
         Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures from the books"),
+    }
+    let shut = limits::shut(&context.pool, &context.config.limits, context.clock.now());
+    match tokio::time::timeout(LOOK_WITHIN, shut).await.unwrap_or(Err(StoreError::TimedOut)) {
+        Ok(shut) => shut.into_iter().for_each(|(by, count)| {
+            metrics::gauge!("tolom_limits_shut", "by" => by.as_str()).set(count as f64);
+        }),
+        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures of the limits"),
     }
     let looked = tokio::time::timeout(LOOK_WITHIN, depths(context, connection)).await;
     if let Err(error) = looked.unwrap_or(Err(BrokerError::TimedOut(LOOK_WITHIN))) {

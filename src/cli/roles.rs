@@ -67,7 +67,8 @@ pub(super) async fn simulator(session: &Session) -> Result<(), Failure> {
         .map_err(|error| Failure::Unusable(format!("simulator.listen: {address}: {error}")))?;
     tracing::info!(address, "simulating an acquirer");
     let public_url = Some(session.config.simulator.public_url.clone()).filter(|url| !url.is_empty());
-    let options = SimulatorOptions { public_url, ..SimulatorOptions::default() };
+    let merchant = session.config.operator.name.clone();
+    let options = SimulatorOptions { public_url, merchant, ..SimulatorOptions::default() };
     let simulator = Simulator::with_options(session.clock.clone(), options);
     simulator::serve(listener, simulator, stop_on_signal()).await?;
     Ok(())

@@ -1,7 +1,11 @@
 //! Settings: built-in defaults, then `tolom.toml`, then `TOLOM_*`, then flags. A wrong value names its key, its source
 //! and what is allowed; a secret is never printed.
 
-use std::{fmt, path::Path, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use figment::{
     Figment, Metadata, Source,
@@ -11,7 +15,7 @@ use figment::{
 use serde::{Deserialize, Serialize};
 use time::Date;
 
-use crate::payment::{PaymentCode, card::CardRules};
+use crate::payment::{PaymentCode, card::CardRules, limits::Velocity};
 
 const DEFAULTS: &str = include_str!("defaults.toml");
 
@@ -26,6 +30,7 @@ pub struct Config {
     pub admin: Admin,
     pub sealing: Sealing,
     pub card: CardRules,
+    pub limits: Limits,
     pub acquirer: Acquirer,
     pub authorize: Batching,
     pub record: Batching,
@@ -40,8 +45,10 @@ pub struct Config {
     pub log: Log,
     pub simulator: Simulator,
     pub shutdown: Shutdown,
+    pub site: Site,
     pub services: Vec<Service>,
     pub terms: Vec<Terms>,
+    pub documents: Vec<Document>,
 }
 
 /// A text that is never shown: passwords, tokens, and addresses that hold them.
@@ -122,6 +129,11 @@ sections! {
     Admin { listen: String }
     /// Sealing keys.
     Sealing { keys_dir: String, seal_hours: u32, keep_hours: u32, rotate: bool }
+    /// Limits against guessed codes and stolen cards.
+    Limits {
+        codes: Velocity, bill: Velocity, device: Velocity, card: Velocity, address: Velocity, device_bills: u32,
+        fingerprint_key_path: String,
+    }
     /// The acquirer.
     Acquirer {
         name: String, url: String, token: Secret, connect_timeout_ms: u64, answer_timeout_ms: u64,
@@ -157,6 +169,10 @@ sections! {
     Service { prefix: String, service: String }
     /// A version of the user agreement.
     Terms { version: String, in_force_from: String }
+    /// A version of another document of the payer's site.
+    Document { document: String, version: String, in_force_from: String }
+    /// The payer's site.
+    Site { documents_dir: String }
 }
 
 /// When the money is taken.
@@ -271,8 +287,32 @@ impl Config {
         need((1..=24).contains(&self.sealing.seal_hours), "sealing.seal_hours", "1 to 24")?;
         need((1..=24).contains(&self.sealing.keep_hours), "sealing.keep_hours", "1 to 24")?;
         need(!self.services.is_empty(), "services", "at least one")?;
+        need(self.limits.device_bills > 0, "limits.device_bills", "at least 1")?;
+        for (name, velocity) in self.limits.velocities() {
+            let key = |last: &str| format!("limits.{name}.{last}");
+            need(velocity.free > 0, &key("free"), "at least 1")?;
+            need((60..=604_800).contains(&velocity.window_s), &key("window_s"), "60 to 604800, a week")?;
+            let growing = velocity.delays_s.is_sorted() && velocity.delays_s.first().is_some_and(|first| *first > 0);
+            let remembered = velocity.delays_s.last().is_some_and(|longest| *longest <= velocity.window_s);
+            let allowed = "at least one wait, each as long as the one before or longer, none longer than window_s";
+            need(growing && remembered, &key("delays_s"), allowed)?;
+        }
         for terms in &self.terms {
             need(parse_date(&terms.in_force_from).is_some(), "terms.in_force_from", "a date, YYYY-MM-DD")?;
+        }
+        for terms in &self.terms {
+            need(is_slug(&terms.version), "terms.version", "1 to 64 letters, digits, `-`, `_` and `.`")?;
+        }
+        for document in &self.documents {
+            let named = is_slug(&document.document) && document.document != "user-agreement";
+            need(
+                named,
+                "documents.document",
+                "a name of letters, digits, `-`, `_` and `.` (user-agreement: see `terms`)",
+            )?;
+            need(is_slug(&document.version), "documents.version", "1 to 64 letters, digits, `-`, `_` and `.`")?;
+            let date = parse_date(&document.in_force_from).is_some();
+            need(date, "documents.in_force_from", "a date, YYYY-MM-DD")?;
         }
         need(!self.terms.is_empty(), "terms", "at least one version")
     }
@@ -296,6 +336,32 @@ impl Config {
     }
 }
 
+impl Limits {
+    /// Each rule with its name.
+    fn velocities(&self) -> [(&'static str, &Velocity); 5] {
+        [
+            ("codes", &self.codes),
+            ("bill", &self.bill),
+            ("device", &self.device),
+            ("card", &self.card),
+            ("address", &self.address),
+        ]
+    }
+
+    /// The file of the key of card fingerprints.
+    pub fn fingerprint_key_file(&self, sealing: &Sealing) -> PathBuf {
+        match self.fingerprint_key_path.as_str() {
+            "" => Path::new(&sealing.keys_dir).join("card-fingerprint.key"),
+            path => PathBuf::from(path),
+        }
+    }
+
+    /// How long it is remembered from where a payment came.
+    pub fn origin_window(&self) -> time::Duration {
+        self.address.window().max(self.device.window())
+    }
+}
+
 impl Acquirer {
     /// How long one call may take at most, connecting included.
     pub fn call_timeout(&self) -> Duration {
@@ -316,7 +382,15 @@ fn with_flags(mut figment: Figment, flags: &[(String, String)]) -> Figment {
     figment
 }
 
-fn parse_date(text: &str) -> Option<Date> {
+/// Whether a text may be a part of an address and of a file's name.
+fn is_slug(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && !text.starts_with('.')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// A date of the settings, `2026-01-01`.
+pub fn parse_date(text: &str) -> Option<Date> {
     Date::parse(text, time::macros::format_description!("[year]-[month]-[day]")).ok()
 }
 

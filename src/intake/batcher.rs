@@ -13,9 +13,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{limits::shed, problem::Problem};
+use super::{
+    limits::{count_limited, shed},
+    problem::Problem,
+};
 use crate::{
     clock::Clock,
+    config::Config,
     relay::Relay,
     store::accept::{Acceptance, NewPayment, Refusal, accept},
     supervision::Supervisor,
@@ -43,13 +47,21 @@ pub(super) struct Batcher {
 
 impl Batcher {
     /// Starts the tasks. At most `capacity` requests wait.
-    pub(super) fn start(pool: PgPool, clock: Clock, relay: Relay, capacity: usize, supervisor: &Supervisor) -> Self {
+    pub(super) fn start(
+        pool: PgPool,
+        config: Arc<Config>,
+        clock: Clock,
+        relay: Relay,
+        capacity: usize,
+        supervisor: &Supervisor,
+    ) -> Self {
         let (queue, taken) = mpsc::channel(capacity);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let taken = Arc::new(Mutex::new(taken));
         for _ in 0..TASKS {
             let worker = Worker {
                 pool: pool.clone(),
+                config: Arc::clone(&config),
                 clock: clock.clone(),
                 relay: relay.clone(),
                 supervisor: supervisor.clone(),
@@ -82,6 +94,7 @@ impl Batcher {
 
 struct Worker {
     pool: PgPool,
+    config: Arc<Config>,
     clock: Clock,
     relay: Relay,
     supervisor: Supervisor,
@@ -117,7 +130,7 @@ impl Worker {
         let (requests, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|waiting| (waiting.request, waiting.answer)).unzip();
         // A panic must cost one batch, not the task that takes from the queue.
-        let accepting = accept(&self.pool, self.clock.now(), &requests);
+        let accepting = accept(&self.pool, self.clock.now(), &self.config.limits, &requests);
         let results = match self.supervisor.attempt("intake batches", accepting).await {
             Some(Ok(accepted)) => {
                 self.relay.announce(accepted.outbox);
@@ -135,6 +148,9 @@ impl Worker {
         };
         for (answer, result) in answers.into_iter().zip(results) {
             metrics::counter!("tolom_payments_submitted_total", "result" => word(&result)).increment(1);
+            if let Acceptance::Refused(Refusal::TooManyAttempts { by, .. }) = result {
+                count_limited(by, "payment", 1);
+            }
             // The client may have gone.
             let _ = answer.send(result);
         }

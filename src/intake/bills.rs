@@ -1,5 +1,7 @@
 //! Bills over HTTP: payers look them up, agencies issue, change and withdraw them.
 
+use std::net::IpAddr;
+
 use axum::{
     Json,
     extract::State,
@@ -12,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::{
     Intake,
-    auth::Agency,
+    auth::{Agency, Caller},
     extract::{ApiJson, BillCode},
     limits::ClientAddress,
     problem::Problem,
@@ -50,19 +52,23 @@ pub(super) struct BillBody {
 
 /// Look a bill up.
 #[utoipa::path(get, path = "/v1/bills/{code}", tag = "bills", params(("code" = String, Path, description = "The payment code")),
+    security((), ("token" = [])),
     responses(
         (status = 200, body = BillView, description = "The bill"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "`bill-unknown`"),
-        (status = 429, body = Problem, content_type = "application/problem+json", description = "`rate-limited`; see Retry-After"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "`rate-limited`: too many look-ups from this address, or too many unknown codes; see Retry-After"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "`unavailable`, `overloaded`; see Retry-After"),
     ))]
 pub(super) async fn get_bill(
     State(intake): State<Intake>,
+    caller: Caller,
     ClientAddress(address): ClientAddress,
     BillCode(code): BillCode,
 ) -> Result<Json<BillView>, Problem> {
-    intake.lookups.check(address)?;
-    let bill = bills::get(&intake.pool, &code, intake.clock.now()).await?.ok_or_else(Problem::bill_unknown)?;
+    let bill = match caller {
+        Caller::Public => intake.look_up(address, &code).await?,
+        Caller::Client(_) => intake.bill(&code).await?.ok_or_else(Problem::bill_unknown)?,
+    };
     Ok(Json(intake.view(bill)))
 }
 
@@ -115,6 +121,16 @@ pub(super) async fn delete_bill(
 }
 
 impl Intake {
+    /// A bill for a payer at this address, as long as not too many codes are asked for from there.
+    pub(super) async fn look_up(&self, address: IpAddr, code: &PaymentCode) -> Result<bills::Bill, Problem> {
+        self.may_look_up(address)?;
+        self.tell(address, self.bill(code).await?)
+    }
+
+    async fn bill(&self, code: &PaymentCode) -> Result<Option<bills::Bill>, Problem> {
+        Ok(bills::get(&self.pool, code, self.clock.now()).await?)
+    }
+
     fn view(&self, bill: bills::Bill) -> BillView {
         BillView::new(bill, self.terms_in_force())
     }

@@ -76,7 +76,7 @@ pub(super) async fn store_card(
 ) -> Result<Response, Problem> {
     caller.may_pay()?;
     if matches!(caller, Caller::Public) {
-        intake.lookups.check(address)?;
+        intake.may_look_up(address)?;
     }
     let card = intake.sealed(body.sealed, "sealed")?;
     if !cards::put(&intake.pool, &card, intake.clock.now()).await? {

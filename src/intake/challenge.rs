@@ -8,6 +8,7 @@ use axum::{
 };
 use serde::{Deserialize, Deserializer, de};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{
     Intake,
@@ -21,6 +22,7 @@ use crate::store::payments::{self, Returned};
 const MAX_FIELDS: usize = 32;
 const MAX_NAME_BYTES: usize = 128;
 const MAX_VALUE_BYTES: usize = 32 * 1024;
+const TOO_MUCH: &str = "a field is too long, too many, or there twice";
 
 /// What the bank's page posted back to the payer's browser.
 #[derive(Deserialize, ToSchema)]
@@ -29,32 +31,53 @@ pub(super) struct ChallengeBody {
     /// The form's fields, for example `{"cres": "..."}`.
     #[serde(deserialize_with = "fields")]
     #[schema(value_type = std::collections::HashMap<String, String>)]
-    pub(super) response: Vec<(String, String)>,
+    pub(super) response: Fields,
+}
+
+/// The fields of the bank's form, in their order, each name once, all of them bounded.
+#[derive(Debug, Default)]
+pub(super) struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    /// Takes one more field.
+    pub(super) fn push(&mut self, name: String, value: String) -> Result<(), Problem> {
+        let fits = self.0.len() < MAX_FIELDS
+            && name.len() <= MAX_NAME_BYTES
+            && value.len() <= MAX_VALUE_BYTES
+            && !name.contains('\0')
+            && !value.contains('\0')
+            && self.0.iter().all(|(other, _)| *other != name);
+        if !fits {
+            return Err(Problem::invalid_field("response", TOO_MUCH));
+        }
+        self.0.push((name, value));
+        Ok(())
+    }
+
+    /// The pairs themselves.
+    pub(super) fn into_pairs(self) -> Vec<(String, String)> {
+        self.0
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// Reads an object as pairs, keeping their order and refusing a name that comes twice.
-fn fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+fn fields<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Fields, D::Error> {
     struct Pairs;
     impl<'de> de::Visitor<'de> for Pairs {
-        type Value = Vec<(String, String)>;
+        type Value = Fields;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("an object of at most 32 texts")
         }
 
         fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut pairs: Self::Value = Vec::new();
+            let mut pairs = Fields::default();
             while let Some((name, value)) = map.next_entry::<String, String>()? {
-                let fits = pairs.len() < MAX_FIELDS
-                    && name.len() <= MAX_NAME_BYTES
-                    && value.len() <= MAX_VALUE_BYTES
-                    && !name.contains('\0')
-                    && !value.contains('\0')
-                    && pairs.iter().all(|(other, _)| *other != name);
-                if !fits {
-                    return Err(de::Error::custom("a field is too long, too many, or there twice"));
-                }
-                pairs.push((name, value));
+                pairs.push(name, value).map_err(|_| de::Error::custom(TOO_MUCH))?;
             }
             Ok(pairs)
         }
@@ -77,14 +100,20 @@ pub(super) async fn complete_challenge(
     Extension(context): Extension<Context>,
     ApiJson(body): ApiJson<ChallengeBody>,
 ) -> Result<Response, Problem> {
-    let now = intake.clock.now();
-    match payments::complete_challenge(&intake.pool, id, &body.response, now, Some(context.traceparent)).await? {
+    hand_in(&intake, id, &body.response, context).await?;
+    let payment = payments::read(&intake.pool, id).await?.ok_or_else(Problem::payment_unknown)?;
+    let location = [(header::LOCATION, format!("/v1/payments/{id}"))];
+    Ok((StatusCode::ACCEPTED, location, Json(PaymentState::from(payment))).into_response())
+}
+
+/// Hands the bank's answer to the books; the same one again is as good as once.
+pub(super) async fn hand_in(intake: &Intake, id: Uuid, fields: &Fields, context: Context) -> Result<(), Problem> {
+    let (now, traceparent) = (intake.clock.now(), Some(context.traceparent));
+    match payments::complete_challenge(&intake.pool, id, &fields.0, now, traceparent).await? {
         Returned::Stored(row) => intake.relay.announce(vec![row]),
         Returned::Already => {}
         Returned::Over => return Err(Problem::challenge_over()),
         Returned::Unknown => return Err(Problem::payment_unknown()),
     }
-    let payment = payments::read(&intake.pool, id).await?.ok_or_else(Problem::payment_unknown)?;
-    let location = [(header::LOCATION, format!("/v1/payments/{id}"))];
-    Ok((StatusCode::ACCEPTED, location, Json(PaymentState::from(payment))).into_response())
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, FromRequestParts, Path, Request},
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, header, request::Parts},
 };
 use http_body_util::BodyExt;
@@ -38,7 +38,7 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json")
 }
 
-async fn read_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
+pub(super) async fn read_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length > limit) {
         return Err(Problem::too_large(limit));
@@ -91,6 +91,12 @@ fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     Problem::invalid_field(field, detail)
 }
 
+/// A part of the path by its name in the route.
+async fn param(parts: &mut Parts, intake: &Intake, wanted: &str) -> Option<String> {
+    let params = RawPathParams::from_request_parts(parts, intake).await.ok()?;
+    params.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned())
+}
+
 /// The payment code of the path; what is no code names no bill.
 pub(super) struct BillCode(pub(super) PaymentCode);
 
@@ -98,9 +104,11 @@ impl FromRequestParts<Intake> for BillCode {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, intake: &Intake) -> Result<Self, Problem> {
-        let Path(text) =
-            Path::<String>::from_request_parts(parts, intake).await.map_err(|_| Problem::bill_unknown())?;
-        text.parse().map(Self).map_err(|_| Problem::bill_unknown())
+        param(parts, intake, "code")
+            .await
+            .and_then(|text| text.parse().ok())
+            .map(Self)
+            .ok_or_else(Problem::bill_unknown)
     }
 }
 
@@ -111,9 +119,11 @@ impl FromRequestParts<Intake> for PaymentId {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, intake: &Intake) -> Result<Self, Problem> {
-        let Path(text) =
-            Path::<String>::from_request_parts(parts, intake).await.map_err(|_| Problem::payment_unknown())?;
-        text.parse().map(Self).map_err(|_| Problem::payment_unknown())
+        param(parts, intake, "id")
+            .await
+            .and_then(|text| text.parse().ok())
+            .map(Self)
+            .ok_or_else(Problem::payment_unknown)
     }
 }
 

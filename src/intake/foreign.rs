@@ -79,7 +79,7 @@ pub fn card(body: &[u8]) -> Read<Value> {
 /// Reads the body of `POST /v1/payments/{id}/challenge`.
 pub fn challenge(body: &[u8]) -> Read<Vec<(String, String)>> {
     let body: ChallengeBody = extract::parse(body).map_err(document)?;
-    Ok(body.response)
+    Ok(body.response.into_pairs())
 }
 
 /// Reads the body of `PUT /v1/bills/{code}`: when it is to be valid until, in whole seconds since 1970.

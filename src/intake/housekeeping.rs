@@ -1,15 +1,16 @@
-//! What the intake clears away: sealed cards past their time, idempotency keys past their days.
+//! What the intake clears away: sealed cards past their time, idempotency keys past their days, and from where payments
+//! came once no limit looks at it.
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::Intake;
-use crate::store::{StoreError, cards, payments};
+use crate::store::{StoreError, cards, limits, payments};
 
 const EVERY: Duration = Duration::from_secs(60);
-/// Keys forgotten in one statement.
-const KEYS_AT_ONCE: u64 = 5_000;
+/// Rows forgotten in one statement.
+const ROWS_AT_ONCE: u64 = 5_000;
 
 /// Clears away, every minute, until stopped. Several intakes may do so at once.
 pub(super) async fn run(intake: &Intake, stop: &CancellationToken) {
@@ -23,11 +24,9 @@ pub(super) async fn run(intake: &Intake, stop: &CancellationToken) {
 
 async fn round(intake: &Intake) -> Result<(), StoreError> {
     cards::truncate_past(&intake.pool, &intake.clock).await?;
+    let (pool, limit) = (&intake.pool, ROWS_AT_ONCE.cast_signed());
     let keep_days = intake.config.intake.idempotency_keep_days;
-    loop {
-        let limit = KEYS_AT_ONCE.cast_signed();
-        if payments::forget_old_keys(&intake.pool, intake.clock.now(), keep_days, limit).await? < KEYS_AT_ONCE {
-            return Ok(());
-        }
-    }
+    while payments::forget_old_keys(pool, intake.clock.now(), keep_days, limit).await? == ROWS_AT_ONCE {}
+    while limits::forget(pool, &intake.config.limits, intake.clock.now(), limit).await? == ROWS_AT_ONCE {}
+    Ok(())
 }

@@ -1,4 +1,8 @@
-//! Limits: requests in progress, their time, what waits to be published, and how often an address may ask.
+//! Limits: requests in progress, their time, what waits to be published, how often an address may ask, and how often
+//! anybody may fail.
+
+mod codes;
+mod origin;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -20,8 +24,13 @@ use governor::{
 
 use tokio_util::sync::CancellationToken;
 
+pub use self::origin::remember_device;
+pub(super) use self::{codes::Codes, origin::Device};
 use super::{Intake, problem::Problem};
-use crate::store::outbox;
+use crate::{
+    payment::limits::{By, wait_s},
+    store::{accept::Refusal, outbox},
+};
 
 /// From the end of the headers to the start of the answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -49,6 +58,53 @@ pub(super) fn shed(of: &'static str) -> Problem {
 /// Shows what has not been shed yet, too: a series that begins at one does not look like a change.
 pub(super) fn show_shed() {
     ["requests", "batches", "streams", "outbox"].into_iter().for_each(|of| count_shed(of, 0));
+}
+
+/// Shows the limits before they have refused anybody, too.
+pub(super) fn show_limited() {
+    count_limited(By::Address, "lookup", 0);
+    [By::Address, By::Bill, By::Device].into_iter().for_each(|by| count_limited(by, "payment", 0));
+}
+
+pub(super) fn count_limited(by: By, what: &'static str, requests: u64) {
+    metrics::counter!("tolom_limited_total", "by" => by.as_str(), "what" => what).increment(requests);
+}
+
+impl Intake {
+    /// Lets an address ask about a code, or something that would tell of one.
+    pub(super) fn may_look_up(&self, address: IpAddr) -> Result<(), Problem> {
+        let now = self.clock.now();
+        let asked = match self.codes.shut_until(address, now) {
+            Some(until) => Err(Problem::rate_limited(wait_s(until, now))),
+            None => self.lookups.check(address),
+        };
+        asked.inspect_err(|_| count_limited(By::Address, "lookup", 1))
+    }
+
+    /// Gives an answer about a code to who asked, unless its address has meanwhile guessed too often: of many questions
+    /// at once only the first ones are answered, known code or not.
+    pub(super) fn tell<T>(&self, address: IpAddr, found: Option<T>) -> Result<T, Problem> {
+        let now = self.clock.now();
+        let shut = match found {
+            Some(_) => self.codes.shut_until(address, now),
+            None => self.codes.unknown(address, now),
+        };
+        if let Some(until) = shut {
+            count_limited(By::Address, "lookup", 1);
+            return Err(Problem::rate_limited(wait_s(until, now)));
+        }
+        found.ok_or_else(Problem::bill_unknown)
+    }
+
+    /// The same for a refused payment, which tells of a code as well.
+    pub(super) fn tell_refusal(&self, address: IpAddr, refusal: Refusal) -> Problem {
+        let told = match refusal {
+            Refusal::BillUnknown => self.tell::<()>(address, None),
+            refusal if refusal.tells_of_the_bill() => self.tell(address, Some(())),
+            _ => Ok(()),
+        };
+        told.err().unwrap_or_else(|| refusal.into())
+    }
 }
 
 fn count_shed(of: &'static str, requests: u64) {

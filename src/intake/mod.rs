@@ -19,6 +19,7 @@ mod payments;
 mod problem;
 mod receipt;
 mod server;
+mod site;
 mod telemetry;
 mod wire;
 
@@ -26,14 +27,18 @@ use std::{ops::Deref, sync::Arc};
 
 use axum::{Router, middleware};
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+pub use limits::remember_device;
 pub use openapi::openapi;
 pub use problem::PROBLEM_BASE;
 pub use server::serve;
+pub use site::{Documents, MissingDocument};
 
-use crate::{clock::Clock, config::Config, live::LiveFeed, relay::Relay, supervision::Supervisor};
+use crate::{
+    clock::Clock, config::Config, live::LiveFeed, relay::Relay, store::limits::KeyedHash, supervision::Supervisor,
+};
 
 /// What every handler shares.
 #[derive(Clone)]
@@ -48,8 +53,12 @@ pub struct Shared {
     live: LiveFeed,
     batcher: batcher::Batcher,
     lookups: limits::ByAddress,
+    codes: limits::Codes,
+    /// Of the hashes of addresses and cookies; read at the first payment.
+    origin_key: OnceCell<KeyedHash>,
     backlog: limits::Backlog,
     supervisor: Supervisor,
+    documents: site::Documents,
     /// Requests in progress; without a permit a request is answered 503 at once.
     in_flight: Arc<Semaphore>,
     /// Open event streams.
@@ -69,12 +78,28 @@ impl Intake {
         supervisor: Supervisor,
     ) -> Self {
         limits::show_shed();
+        // Who runs the process has asked before; without documents payments can still be taken.
+        let documents = Documents::read(&config).unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "the site has no documents");
+            Documents::default()
+        });
+        limits::show_limited();
         let most = config.intake.max_in_flight.max(1);
         Self(Arc::new(Shared {
-            batcher: batcher::Batcher::start(pool.clone(), clock.clone(), relay.clone(), most, &supervisor),
+            batcher: batcher::Batcher::start(
+                pool.clone(),
+                Arc::clone(&config),
+                clock.clone(),
+                relay.clone(),
+                most,
+                &supervisor,
+            ),
             backlog: limits::Backlog::default(),
             supervisor,
+            documents,
             lookups: limits::ByAddress::per_minute(config.intake.lookups_per_minute),
+            codes: limits::Codes::new(config.limits.codes.clone()),
+            origin_key: OnceCell::new(),
             in_flight: Arc::new(Semaphore::new(most)),
             streams: Arc::new(Semaphore::new(2 * most)),
             stopping: CancellationToken::new(),
@@ -95,10 +120,10 @@ impl Deref for Intake {
     }
 }
 
-/// All routes of the API with their limits, ready to be served.
+/// All routes of the API and the site with their limits, ready to be served.
 pub fn router(intake: Intake) -> Router {
     let (routes, _) = openapi::routes().split_for_parts();
-    guard(routes, intake)
+    guard(routes.merge(site::routes()), intake)
 }
 
 /// Puts the limits, the answers to what is not there, and the eyes around routes.
@@ -106,8 +131,11 @@ fn guard(routes: Router<Intake>, intake: Intake) -> Router {
     routes
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
+        .layer(site::same_site(&intake.config.intake.public_url))
         .layer(middleware::from_fn_with_state(intake.clone(), limits::shed_and_time_out))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn_with_state(intake.clone(), site::for_people))
+        .layer(middleware::from_fn(site::harden))
         .layer(middleware::from_fn(telemetry::observe))
         .with_state(intake)
 }

@@ -15,7 +15,7 @@ use super::{
     auth::Caller,
     extract::{ApiJson, PaymentId},
     idempotency::{IdempotencyKey, fingerprint},
-    limits::Admitted,
+    limits::{Admitted, ClientAddress, Device},
     problem::Problem,
     telemetry::Context,
     wire::{Amount, PaymentAccepted, PaymentView},
@@ -75,6 +75,7 @@ pub(super) struct CardBody {
         (status = 409, body = Problem, content_type = "application/problem+json", description = "`bill-paid`, `bill-cancelled`, `bill-expired`, `payment-in-progress`; `request-in-flight` with Retry-After"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "`too-large`"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "`invalid-field`, `terms-not-in-force`, `amount-differs`, `currency-differs`, `card-malformed`, `card-expired`, `card-key-unknown`, `card-of-other-bill`, `card-unknown`, `card-used`, `idempotency-key-reused`"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "`too-many-attempts`: of this bill, browser or address too many were declined; `rate-limited`: too many unknown codes from this address; see Retry-After"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "`unavailable`, `overloaded`; repeat with the same key after Retry-After"),
     ))]
 pub(super) async fn submit(
@@ -82,15 +83,19 @@ pub(super) async fn submit(
     _: Admitted,
     caller: Caller,
     IdempotencyKey(key): IdempotencyKey,
+    ClientAddress(address): ClientAddress,
+    Device(device): Device,
     Extension(context): Extension<Context>,
     ApiJson(body): ApiJson<PaymentBody>,
 ) -> Result<Response, Problem> {
     caller.may_pay()?;
-    let request = intake.new_payment(body, key, caller.id(), context.traceparent)?;
+    let mut request = intake.new_payment(body, key, caller.id(), context.traceparent)?;
+    request.origin = intake.origin(&caller, address, device).await?;
     let (id, answer) = (request.id, request.idempotency.as_ref().map(|it| it.answer.clone()).unwrap_or_default());
     match intake.batcher.submit(request).await? {
         Acceptance::New => Ok(accepted(id, answer, false)),
         Acceptance::Replayed { payment, answer } => Ok(accepted(payment, answer, true)),
+        Acceptance::Refused(refusal) if matches!(caller, Caller::Public) => Err(intake.tell_refusal(address, refusal)),
         Acceptance::Refused(refusal) => Err(refusal.into()),
     }
 }
@@ -153,6 +158,7 @@ impl Intake {
             caller: caller.to_owned(),
             idempotency: Some(Idempotency { key, fingerprint, answer }),
             event: None,
+            origin: None,
             traceparent: Some(traceparent),
         })
     }

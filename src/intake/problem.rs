@@ -36,13 +36,20 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
     #[serde(skip)]
+    name: &'static str,
+    #[serde(skip)]
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
+/// The name of the problem that a response tells, for what stands around the handlers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named(pub(super) &'static str);
+
 impl Problem {
-    fn new(name: &str, status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
+    fn new(name: &'static str, status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         Self {
             problem: format!("{PROBLEM_BASE}{name}"),
+            name,
             title,
             status: status.as_u16(),
             detail: detail.into(),
@@ -176,6 +183,15 @@ impl Problem {
         Self::new("card-malformed", StatusCode::UNPROCESSABLE_ENTITY, title, detail).field(field)
     }
 
+    pub(super) fn no_such_page() -> Self {
+        Self::new("not-found", StatusCode::NOT_FOUND, "Not found", "there is nothing at this address")
+    }
+
+    pub(super) fn cross_site() -> Self {
+        let detail = "a page of another site sent this; only pages of this site may";
+        Self::new("cross-site", StatusCode::FORBIDDEN, "Cross-site request", detail)
+    }
+
     pub(super) fn internal() -> Self {
         let detail = "something is wrong here; it has been logged";
         Self::new("internal", StatusCode::INTERNAL_SERVER_ERROR, "Internal error", detail)
@@ -199,12 +215,14 @@ impl From<Refusal> for Problem {
             Refusal::CardExpired => (StatusCode::UNPROCESSABLE_ENTITY, "Sealed card expired"),
             Refusal::CardOfOtherBill => (StatusCode::UNPROCESSABLE_ENTITY, "Sealed card of another bill"),
             Refusal::CardUsed => (StatusCode::UNPROCESSABLE_ENTITY, "Sealed card used"),
+            Refusal::TooManyAttempts { .. } => (StatusCode::TOO_MANY_REQUESTS, "Too many attempts"),
             Refusal::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "Not available"),
             Refusal::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
         };
         let problem = Self::new(refusal.problem(), status, title, refusal.detail());
         let problem = match refusal {
             Refusal::InFlight => problem.retry_after(1),
+            Refusal::TooManyAttempts { wait_s, .. } => problem.retry_after(wait_s),
             Refusal::Unavailable => problem.retry_after(RETRY_AFTER_S),
             _ => problem,
         };
@@ -241,18 +259,19 @@ impl From<StoreError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(mut self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let headers = std::mem::take(&mut self.headers);
+        let (headers, name) = (std::mem::take(&mut self.headers), self.name);
         let mut response = (status, Json(self)).into_response();
         let media_type = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, media_type);
         response.headers_mut().extend(headers);
+        response.extensions_mut().insert(Named(name));
         response
     }
 }
 
 /// No route has this path.
 pub(super) async fn no_such_route() -> Problem {
-    Problem::new("not-found", StatusCode::NOT_FOUND, "Not found", "there is nothing at this address")
+    Problem::no_such_page()
 }
 
 /// The route does not know this method; axum adds `Allow`.

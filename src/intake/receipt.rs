@@ -6,8 +6,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Intake, extract::PaymentId, problem::Problem};
-use crate::{notify::Receipt, store::receipts::of_payment};
+use super::{Intake, extract::PaymentId, problem::Problem, site::styled};
+use crate::{
+    notify::{RECEIPT_STYLE, Receipt},
+    store::receipts::of_payment,
+};
 
 /// The forms of a receipt, the one that is sent when all are welcome first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,9 @@ pub(super) async fn receipt(
     let mut response = body.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    if form == Form::Html {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, styled(RECEIPT_STYLE));
+    }
     Ok(response)
 }
 

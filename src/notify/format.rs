@@ -20,7 +20,7 @@ pub(super) const LONGEST_CODE: usize = 64;
 const NO_BREAK_SPACE: char = '\u{a0}';
 
 /// `12 345,00 сом` in Kyrgyz and Russian, `12 345.00 KGS` in English; thousands stand apart by a no-break space.
-pub(super) fn amount(money: Money, locale: Locale) -> String {
+pub fn amount(money: Money, locale: Locale) -> String {
     let (comma, currency) = match (locale, money.currency == Currency::KGS) {
         (Locale::En, true) => ('.', say(locale, Text::CurrencyKgs)),
         (Locale::Ky | Locale::Ru, true) => (',', say(locale, Text::CurrencyKgs)),
@@ -52,14 +52,14 @@ fn decimal(value: i64, decimals: usize, comma: char) -> String {
 }
 
 /// `23.11.2026 08:05 (UTC+6)`: the time in Bishkek, wherever the payer is.
-pub(super) fn moment(at: OffsetDateTime) -> String {
+pub fn moment(at: OffsetDateTime) -> String {
     let at = at.to_offset(BISHKEK);
     let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
     format!("{day:02}.{month:02}.{year:04} {:02}:{:02} (UTC+6)", at.hour(), at.minute())
 }
 
 /// Network and last four digits: mail is read over many shoulders, and the payer needs no more to know the card.
-pub(super) fn card(card: &MaskedCard, locale: Locale) -> String {
+pub fn card(card: &MaskedCard, locale: Locale) -> String {
     let digits = card.number.chars().rev().take(4).collect::<Vec<_>>();
     let last_four: String = digits.into_iter().rev().filter(char::is_ascii_digit).collect();
     format!("{} **** {last_four}", say(locale, Text::brand(&card.brand)))
@@ -79,7 +79,7 @@ pub(super) fn questions(operator: &Operator, locale: Locale) -> String {
 ///
 /// Line ends and control characters would start a new line of the receipt, and marks of direction (Unicode UAX #9)
 /// would turn the words around them: the first become spaces, the second go.
-pub(super) fn one_line(text: &str, longest: usize) -> String {
+pub fn one_line(text: &str, longest: usize) -> String {
     let visible: String = text.chars().filter(|letter| !is_invisible(*letter)).collect();
     let breaks = |letter: char| letter.is_control() || letter.is_whitespace();
     let words: Vec<&str> = visible.split(breaks).filter(|word| !word.is_empty()).collect();

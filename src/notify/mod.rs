@@ -9,6 +9,7 @@
 
 mod connections;
 mod delivery;
+pub mod fluent;
 mod format;
 mod mailer;
 mod notice;
@@ -16,6 +17,7 @@ mod pdf;
 mod qr;
 mod receipt;
 mod short;
+pub mod shown;
 mod sms;
 mod texts;
 

@@ -140,8 +140,13 @@ impl Receipt {
     /// The receipt as a whole HTML page for a browser, with a QR code of its verifying page.
     pub fn html(&self, operator: &Operator, public_url: &str) -> Result<String, RenderError> {
         let words = self.words(operator, public_url);
-        let qr = Qr::of(&words.verify.url).map(|code| code.svg());
+        let qr = self.verify_code(public_url);
         self.page(words, operator, None, qr)
+    }
+
+    /// A QR code of [`Self::verify_url`] as an SVG element, its size left to the style; none if that is too long for one.
+    pub fn verify_code(&self, public_url: &str) -> Option<String> {
+        Qr::of(&self.verify_url(public_url)).map(|code| code.svg())
     }
 
     /// The receipt as PDF, one A4 page. The same receipt always gives the same bytes.
@@ -198,6 +203,16 @@ impl Receipt {
         let operator = &one_line(&operator.name, LONGEST_NAME);
         let page = Page { language: self.locale.as_str(), operator, words, preheader, qr };
         page.render().map_err(RenderError::Html)
+    }
+
+    /// What a receipt is called.
+    pub fn title(&self) -> String {
+        say(self.locale, Text::Title)
+    }
+
+    /// Its lines: labels and values, in the order in which they are read.
+    pub fn lines(&self) -> Vec<(String, String)> {
+        self.rows().into_iter().map(|row| (row.label, row.value)).collect()
     }
 
     fn subject(&self, text: Text) -> String {

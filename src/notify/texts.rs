@@ -2,10 +2,9 @@
 
 use std::sync::LazyLock;
 
-use fluent_bundle::{FluentArgs, FluentResource, FluentValue, concurrent::FluentBundle};
-use unic_langid::{LanguageIdentifier, langid};
+use fluent_bundle::FluentValue;
 
-use super::Locale;
+use super::{Locale, fluent::Catalogue};
 
 /// Declares the messages, so that one which nothing says is an unused variant and stops the build, and one which a
 /// file lacks (or has beyond these) stops a test.
@@ -109,28 +108,9 @@ impl Text {
     }
 }
 
-static KY: LazyLock<FluentBundle<FluentResource>> = LazyLock::new(|| bundle(langid!("ky"), source(Locale::Ky)));
-static RU: LazyLock<FluentBundle<FluentResource>> = LazyLock::new(|| bundle(langid!("ru"), source(Locale::Ru)));
-static EN: LazyLock<FluentBundle<FluentResource>> = LazyLock::new(|| bundle(langid!("en"), source(Locale::En)));
+const SOURCES: [&str; 3] = [include_str!("texts/ky.ftl"), include_str!("texts/ru.ftl"), include_str!("texts/en.ftl")];
 
-const fn source(locale: Locale) -> &'static str {
-    match locale {
-        Locale::Ky => include_str!("texts/ky.ftl"),
-        Locale::Ru => include_str!("texts/ru.ftl"),
-        Locale::En => include_str!("texts/en.ftl"),
-    }
-}
-
-/// What cannot be read of a file is left out: a receipt or notice with a message's name in it is better than none. A test reads
-/// every file without an error.
-fn bundle(language: LanguageIdentifier, source: &str) -> FluentBundle<FluentResource> {
-    let mut bundle = FluentBundle::new_concurrent(vec![language]);
-    // Isolation marks (U+2068, U+2069) are no good in subjects and in text that people copy.
-    bundle.set_use_isolating(false);
-    let resource = FluentResource::try_new(source.to_owned()).unwrap_or_else(|(readable, _)| readable);
-    let _ = bundle.add_resource(resource);
-    bundle
-}
+static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::read(SOURCES));
 
 /// A message that takes no arguments.
 pub(super) fn say(locale: Locale, text: Text) -> String {
@@ -142,66 +122,17 @@ pub(super) fn say_with<'a, V>(locale: Locale, text: Text, arguments: &[(&'a str,
 where
     V: Copy + Into<FluentValue<'a>>,
 {
-    let bundle = match locale {
-        Locale::Ky => &KY,
-        Locale::Ru => &RU,
-        Locale::En => &EN,
-    };
-    let Some(pattern) = bundle.get_message(text.id()).and_then(|message| message.value()) else {
-        return text.id().to_owned();
-    };
-    let mut named = FluentArgs::with_capacity(arguments.len());
-    for (name, value) in arguments {
-        named.set(*name, *value);
-    }
-    bundle.format_pattern(pattern, Some(&named), &mut Vec::new()).into_owned()
+    CATALOGUE.say(locale, text.id(), arguments)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-
     use super::*;
-
-    /// Message names with the arguments they take, read from the file's lines.
-    fn messages(locale: Locale) -> BTreeMap<String, BTreeSet<String>> {
-        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let mut current = String::new();
-        for line in source(locale).lines().filter(|line| !line.starts_with('#')) {
-            if let Some((name, _)) = line.split_once('=').filter(|_| !line.starts_with([' ', '\t'])) {
-                current = name.trim().to_owned();
-                assert!(found.insert(current.clone(), BTreeSet::new()).is_none(), "{locale}: {current} stands twice");
-            }
-            for argument in line.split('$').skip(1) {
-                let end = argument.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap_or(argument.len());
-                found.get_mut(&current).unwrap().insert(argument[..end].to_owned());
-            }
-        }
-        found
-    }
+    use crate::notify::fluent::faults;
 
     #[test]
-    fn every_file_is_read_without_an_error() {
-        for locale in Locale::ALL {
-            let read = FluentResource::try_new(source(locale).to_owned());
-            assert!(read.is_ok(), "{locale}: {:?}", read.err().map(|(_, errors)| errors));
-        }
-    }
-
-    #[test]
-    fn no_message_is_missing_and_none_is_unused() {
-        let declared: BTreeSet<String> = Text::ALL.iter().map(|text| text.id().to_owned()).collect();
-        for locale in Locale::ALL {
-            let there: BTreeSet<String> = messages(locale).into_keys().collect();
-            assert_eq!(there, declared, "{locale}");
-        }
-    }
-
-    #[test]
-    fn a_message_takes_the_same_arguments_in_every_language() {
-        let english = messages(Locale::En);
-        for locale in Locale::ALL {
-            assert_eq!(messages(locale), english, "{locale}");
-        }
+    fn every_message_is_there_once_in_every_language_and_takes_the_same_arguments() {
+        let declared: Vec<&str> = Text::ALL.iter().map(|text| text.id()).collect();
+        assert_eq!(faults(SOURCES, &declared), Vec::<String>::new());
     }
 }

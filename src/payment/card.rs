@@ -90,11 +90,17 @@ pub enum DeclineReason {
     SuspectedFraud,
     /// The bank refused without saying why.
     DoNotHonor,
+    /// Too many payments with this card were declined lately: it was not sent to the bank this time.
+    TooManyAttempts,
     /// Anything else the bank said.
     Other,
 }
 
 impl DeclineReason {
+    /// What the limits do not count as a failure: it is ours, and no bank has seen the card. Counting a refusal by a limit
+    /// would make the limit feed itself.
+    pub const NOT_COUNTED: [Self; 3] = [Self::UnreadableCard, Self::CardTimedOut, Self::TooManyAttempts];
+
     /// The word used in the database and on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -111,6 +117,7 @@ impl DeclineReason {
             Self::AuthenticationFailed => "authentication_failed",
             Self::SuspectedFraud => "suspected_fraud",
             Self::DoNotHonor => "do_not_honor",
+            Self::TooManyAttempts => "too_many_attempts",
             Self::Other => "other",
         }
     }

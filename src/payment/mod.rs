@@ -8,6 +8,7 @@ pub mod by_hand;
 pub mod card;
 pub mod decision;
 pub mod ledger;
+pub mod limits;
 pub mod money;
 pub mod operation;
 #[cfg(test)]

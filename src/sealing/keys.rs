@@ -62,6 +62,9 @@ pub enum KeyDirError {
     /// Not a PKCS#8 key on P-256.
     #[error("{0} is not a PKCS#8 private key on P-256")]
     Unreadable(PathBuf),
+    /// Not a key of fingerprints.
+    #[error("{0} does not have the 32 bytes of a key of card fingerprints")]
+    NoFingerprintKey(PathBuf),
 }
 
 impl KeyDir {
@@ -176,13 +179,13 @@ impl KeyDir {
 }
 
 /// Writes a file that nobody but the owner could read at any moment.
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(super) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
     file.sync_all()
 }
 
-fn sync_dir(path: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
 

@@ -4,10 +4,12 @@
 //! (bill, expiry, key) stands in its protected header, so the intake checks that without a key, and the tag makes it
 //! true. The intake never opens one: private keys are files that only the authorize worker reads ([`KeyDir`]).
 
+mod fingerprint;
 mod jwe;
 mod keys;
 mod rotation;
 
+pub use fingerprint::FingerprintKey;
 pub use jwe::{Kid, MAX_AHEAD_S, MAX_JWE_CHARS, NotAKid, SealError, SealedHeader, open, public_jwk, public_key, seal};
 pub use keys::{KeyDir, KeyDirError};
 pub use rotation::{Rotated, RotationError, create, ensure_current, retire};

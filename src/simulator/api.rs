@@ -45,7 +45,8 @@ pub(super) fn router(simulator: Simulator, shutdown: CancellationToken) -> Route
         .route("/v1/operations/{reference}", get(inquire))
         .route("/books", get(|State(app): State<App>| async move { Json(app.simulator.books()) }))
         .route("/health", get(|| async { "ok\n" }))
-        .route("/acs/{reference}", get(acs::show).post(acs::act))
+        .route("/acs/{reference}", post(acs::open))
+        .route("/acs/{reference}/answer", post(acs::act))
         .fallback(|| async { Fault::new(StatusCode::NOT_FOUND, "no_such_address") })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(App { simulator, shutdown })
@@ -104,7 +105,8 @@ async fn authorize(
     let options = &app.simulator.0.options;
     let open = if behaviour == Behaviour::ShortChallenge { options.short_challenge } else { options.challenge };
     let delay = behaviour.delay(options.slow, options.late);
-    let plan = Plan { behaviour, capture: request.capture, open, delay };
+    let last_four = request.card.number.get(request.card.number.len().saturating_sub(4)..).unwrap_or_default();
+    let plan = Plan { behaviour, capture: request.capture, open, delay, last_four };
     let done = app.simulator.bank().authorize(asked.borrow(), plan);
     let done = done.map_err(|refusal| app.refuse(refusal, &request.reference))?;
     if !done.fresh {
@@ -128,8 +130,7 @@ async fn complete(State(app): State<App>, Path(original): Path<String>, headers:
     check(&headers, &request.reference, request.amount)?;
     let asked = app.asked(&headers, &request.reference, request.amount, fingerprint(&(&original, &request))?);
     app.latency().await;
-    let confirmed = acs::confirms(&original, &request.response);
-    let done = app.simulator.bank().complete(asked.borrow(), &original, confirmed, request.capture);
+    let done = app.simulator.bank().complete(asked.borrow(), &original, &request.response, request.capture);
     done.map(operation).map_err(|refusal| app.refuse(refusal, &original))
 }
 

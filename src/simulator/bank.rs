@@ -58,13 +58,15 @@ pub(super) struct Asked<'a> {
 
 /// What a card makes of an authorization.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Plan {
+pub(super) struct Plan<'a> {
     pub(super) behaviour: Behaviour,
     pub(super) capture: bool,
     /// How long a challenge stays open.
     pub(super) open: Duration,
     /// How long until there is an outcome.
     pub(super) delay: Option<Duration>,
+    /// Of the card's number, for the bank's page.
+    pub(super) last_four: &'a str,
 }
 
 /// The memory. See [`super::SimulatorOptions::max_operations`] for its bound.
@@ -95,7 +97,7 @@ impl Bank {
         self.order.iter().filter_map(|reference| Some((reference, self.entries.get(reference)?)))
     }
 
-    pub(super) fn authorize(&mut self, asked: Asked<'_>, plan: Plan) -> Result<Done, Refusal> {
+    pub(super) fn authorize(&mut self, asked: Asked<'_>, plan: Plan<'_>) -> Result<Done, Refusal> {
         if let Some(repeat) = self.repeat(asked, OperationKind::Authorize)? {
             return Ok(repeat);
         }
@@ -107,7 +109,8 @@ impl Bank {
         entry.due = plan.delay.map(|delay| asked.now + delay);
         match plan.behaviour {
             Behaviour::Decline(code) => entry.decline(code),
-            Behaviour::Challenge | Behaviour::ShortChallenge => {
+            Behaviour::Challenge | Behaviour::LegacyChallenge | Behaviour::ShortChallenge => {
+                entry.last_four = plan.last_four.to_owned();
                 entry.state = State::Challenged;
                 entry.expires_at = Some(asked.now + plan.open);
             }
@@ -143,7 +146,7 @@ impl Bank {
         &mut self,
         asked: Asked<'_>,
         original: &str,
-        confirmed: bool,
+        response: &[(String, String)],
         capture: bool,
     ) -> Result<Done, Refusal> {
         if let Some(repeat) = self.repeat(asked, OperationKind::CompleteChallenge)? {
@@ -154,6 +157,8 @@ impl Bank {
         let authorization = self.settled(&root, asked.now).ok_or(Refusal::NotFound)?;
         let mut entry = Entry::new(asked, OperationKind::CompleteChallenge, Some(root.clone()));
         entry.amount = authorization.amount;
+        let protocol = authorization.behaviour.protocol();
+        let confirmed = protocol.is_some_and(|protocol| authorization.confirmation.is_in(protocol, &root, response));
         match authorization.state {
             State::Challenged if confirmed => {
                 authorization.state = State::Approved;
@@ -304,7 +309,7 @@ impl Bank {
         Ok(still)
     }
 
-    fn settled(&mut self, reference: &str, now: OffsetDateTime) -> Option<&mut Entry> {
+    pub(super) fn settled(&mut self, reference: &str, now: OffsetDateTime) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(reference)?;
         entry.settle(now);
         Some(entry)

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::acs::Protocol;
+
 /// A card number and what the simulator does when it sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct TestCard {
@@ -23,9 +25,11 @@ pub enum Behaviour {
     Approve,
     /// Declines with this code (ISO 8583 field 39).
     Decline(&'static str),
-    /// Asks for the payer's confirmation, which stays open for `SimulatorOptions::challenge`.
+    /// Asks for the payer's confirmation (EMV 3-D Secure), which stays open for `SimulatorOptions::challenge`.
     Challenge,
-    /// The same, but open for `SimulatorOptions::short_challenge` only.
+    /// The same in the shape of 3-D Secure 1.0.2.
+    LegacyChallenge,
+    /// As `Challenge`, but open for `SimulatorOptions::short_challenge` only.
     ShortChallenge,
     /// Approves after `SimulatorOptions::slow`; `pending` until then.
     Slow,
@@ -62,6 +66,15 @@ impl Behaviour {
             _ => None,
         }
     }
+
+    /// What the bank's page speaks, if there is one.
+    pub(super) const fn protocol(self) -> Option<Protocol> {
+        match self {
+            Self::Challenge | Self::ShortChallenge => Some(Protocol::V2),
+            Self::LegacyChallenge => Some(Protocol::V1),
+            _ => None,
+        }
+    }
 }
 
 /// What the bank wants to hear in a challenge.
@@ -87,7 +100,13 @@ pub const CARDS: &[TestCard] = &[
         "4000000000003220",
         "3-D Secure",
         Behaviour::Challenge,
-        "Challenged: the one-time code 123456 approves, any other declines with 1A.",
+        "Challenged (EMV 3-D Secure 2.2): the one-time code 123456 approves; three wrong ones, or *Cancel*, decline with 1A.",
+    ),
+    card(
+        "4000000000003063",
+        "3-D Secure 1.0",
+        Behaviour::LegacyChallenge,
+        "The same in the shape of 3-D Secure 1.0.2: `PaReq`, `MD`, `TermUrl`.",
     ),
     card(
         "4000000000050007",

@@ -1,11 +1,11 @@
 //! What the simulator remembers of a reference.
 //!
-//! No card stays here, only what its number made the bank decide. Time-dependent states are settled when they are
+//! No card stays here, only what its number made the bank decide, and of a challenged one its last four digits. Time-dependent states are settled when they are
 //! looked at, so that a manual clock drives them and no task has to wake up.
 
 use time::OffsetDateTime;
 
-use super::{bank::Asked, cards::Behaviour};
+use super::{acs, bank::Asked, cards::Behaviour, confirmation::Confirmation};
 use crate::{
     acquirer::http::wire::{self, State},
     payment::{
@@ -38,6 +38,10 @@ pub(super) struct Entry {
     pub(super) refunded: i64,
     pub(super) code: Option<&'static str>,
     pub(super) expires_at: Option<OffsetDateTime>,
+    /// Of a challenged authorization: what its payer did about it.
+    pub(super) confirmation: Confirmation,
+    /// Of a challenged authorization's card.
+    pub(super) last_four: String,
     /// Until then there is no outcome.
     pub(super) due: Option<OffsetDateTime>,
     pub(super) behaviour: Behaviour,
@@ -69,6 +73,8 @@ impl Entry {
             refunded: 0,
             code: None,
             expires_at: None,
+            confirmation: Confirmation::default(),
+            last_four: String::new(),
             due: None,
             behaviour: Behaviour::Approve,
             fingerprint: Some(asked.fingerprint),
@@ -121,9 +127,10 @@ impl Entry {
     pub(super) fn show(&self, reference: &str, fate: &Self, site: &str) -> wire::Operation {
         let state = if fate.is_pending() { State::Pending } else { fate.state };
         let approved = state == State::Approved;
-        let challenge = self.expires_at.filter(|_| state == State::Challenged).map(|expires_at| Challenge {
+        let open = self.expires_at.filter(|_| state == State::Challenged);
+        let challenge = open.zip(self.behaviour.protocol()).map(|(expires_at, protocol)| Challenge {
             url: format!("{site}/acs/{reference}"),
-            fields: vec![("creq".to_owned(), super::acs::creq(reference))],
+            fields: acs::fields(protocol, reference),
             expires_at,
         });
         wire::Operation {

@@ -1,7 +1,7 @@
 //! The acquirer simulator: the other end of `schemas/acquirer.openapi.json`, with books of its own that an outsider
 //! can read, and cards that make it fail in every way an acquirer is known to.
 //!
-//! It is a real server on a real socket. It keeps no card data. It takes any bearer token and is meant for
+//! It is a real server on a real socket. It keeps no card data but the last four digits that the bank's page shows. It takes any bearer token and is meant for
 //! development, tests and the demo.
 
 mod acs;
@@ -9,6 +9,7 @@ mod api;
 mod bank;
 mod books;
 pub mod cards;
+mod confirmation;
 mod entry;
 mod socket;
 
@@ -49,6 +50,8 @@ pub struct SimulatorOptions {
     pub cards: Vec<(String, cards::Behaviour)>,
     /// How a browser reaches this simulator, for the links in challenges. By default what the request's `Host` says.
     pub public_url: Option<String>,
+    /// Who is paid, on the bank's page. `Tolom` by default.
+    pub merchant: String,
 }
 
 impl Default for SimulatorOptions {
@@ -63,6 +66,7 @@ impl Default for SimulatorOptions {
             max_operations: 1_000_000,
             cards: Vec::new(),
             public_url: None,
+            merchant: "Tolom".to_owned(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! bill". Whoever loses there is told why by what the winner has written.
 
 mod batch;
+mod limits;
 mod rows;
 
 use std::collections::HashMap;
@@ -14,10 +15,11 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{StoreError, cards::NewCard, outbox::OutboxRow};
+use super::{StoreError, cards::NewCard, limits::Origin, outbox::OutboxRow};
 use crate::{
+    config,
     contracts::Payer,
-    payment::{Money, PaymentCode},
+    payment::{Money, PaymentCode, limits::By},
 };
 
 /// Members of a broken batch that are retried alone at the same time.
@@ -50,6 +52,8 @@ pub struct NewPayment {
     pub idempotency: Option<Idempotency>,
     /// The source and id of a foreign site's message; unique.
     pub event: Option<(String, String)>,
+    /// From where, of a payer of the public site.
+    pub origin: Option<Origin>,
     /// `traceparent` (W3C Trace Context), if any.
     pub traceparent: Option<String>,
 }
@@ -121,6 +125,13 @@ pub enum Refusal {
     CardOfOtherBill,
     /// A payment has used it.
     CardUsed,
+    /// Too many attempts have failed: wait so long.
+    TooManyAttempts {
+        /// What they have in common.
+        by: By,
+        /// Seconds.
+        wait_s: u32,
+    },
     /// The database went away; whether anything was stored is told by a repetition with the same key.
     Unavailable,
     /// The database refuses this request for a reason that is ours.
@@ -145,6 +156,7 @@ impl Refusal {
             Self::CardExpired => "card-expired",
             Self::CardOfOtherBill => "card-of-other-bill",
             Self::CardUsed => "card-used",
+            Self::TooManyAttempts { .. } => "too-many-attempts",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
         }
@@ -167,6 +179,10 @@ impl Refusal {
             Self::CardExpired => "the sealed card has expired; enter the card again",
             Self::CardOfOtherBill => "the sealed card is for another bill",
             Self::CardUsed => "the sealed card has been used; enter the card again",
+            Self::TooManyAttempts { by: By::Bill, .. } => {
+                "too many payments of this bill were declined; ask your bank why, and try again later"
+            }
+            Self::TooManyAttempts { .. } => "too many attempts have failed; try again later",
             Self::Unavailable => "the service is not available; repeat the request with the same Idempotency-Key",
             Self::Internal => "the request could not be stored",
         }
@@ -186,9 +202,23 @@ impl Refusal {
             | Self::BillCancelled
             | Self::BillExpired
             | Self::PaymentLive
+            | Self::TooManyAttempts { .. }
             | Self::Unavailable
             | Self::Internal => None,
         }
+    }
+
+    /// Whether it tells who asks that the bill exists.
+    pub const fn tells_of_the_bill(self) -> bool {
+        !matches!(
+            self,
+            Self::KeyReused
+                | Self::InFlight
+                | Self::BillUnknown
+                | Self::TooManyAttempts { .. }
+                | Self::Unavailable
+                | Self::Internal
+        )
     }
 
     const fn is_about_the_card(self) -> bool {
@@ -213,14 +243,20 @@ pub struct Accepted {
 /// The whole batch is one transaction. When a member breaks it (a lock that is not given, data the database refuses),
 /// the members are tried alone, so none fails its neighbours. An error means that no member was tried alone yet, and
 /// the database is away.
-pub async fn accept(pool: &PgPool, now: OffsetDateTime, requests: &[NewPayment]) -> Result<Accepted, StoreError> {
+pub async fn accept(
+    pool: &PgPool,
+    now: OffsetDateTime,
+    limits: &config::Limits,
+    requests: &[NewPayment],
+) -> Result<Accepted, StoreError> {
+    let terms = &Terms { pool, now, limits };
     let mut results: Vec<Option<Acceptance>> = vec![None; requests.len()];
     let mut outbox = Vec::new();
     let (mut round, followers) = leaders_and_followers(requests);
     let mut first = true;
     while !round.is_empty() {
         let members: Vec<&NewPayment> = round.iter().map(|index| &requests[*index]).collect();
-        let done = match together_or_alone(pool, now, &members).await {
+        let done = match together_or_alone(terms, &members).await {
             Err(error) if first => return Err(error),
             Err(_) => Done::all_refused(members.len(), Refusal::Unavailable),
             Ok(done) => done,
@@ -286,6 +322,13 @@ fn fingerprint(request: &NewPayment) -> Option<&[u8; 32]> {
     request.idempotency.as_ref().map(|idempotency| &idempotency.fingerprint)
 }
 
+/// What every attempt of one call goes by.
+struct Terms<'a> {
+    pool: &'a PgPool,
+    now: OffsetDateTime,
+    limits: &'a config::Limits,
+}
+
 struct Done {
     results: Vec<Acceptance>,
     outbox: Vec<OutboxRow>,
@@ -297,18 +340,18 @@ impl Done {
     }
 }
 
-async fn together_or_alone(pool: &PgPool, now: OffsetDateTime, members: &[&NewPayment]) -> Result<Done, StoreError> {
+async fn together_or_alone(terms: &Terms<'_>, members: &[&NewPayment]) -> Result<Done, StoreError> {
     if let [member] = members {
-        return alone(pool, now, member).await;
+        return alone(terms, member).await;
     }
-    let (mut results, mut outbox) = match batch::attempt(pool, now, members, false).await {
+    let (mut results, mut outbox) = match batch::attempt(terms, members, false).await {
         Ok(attempt) => (attempt.fates, attempt.outbox),
         Err(error) if is_contention(&error) || !error.is_transient() => (vec![None; members.len()], Vec::new()),
         Err(error) => return Err(error),
     };
     let left: Vec<usize> = (0..members.len()).filter(|index| results[*index].is_none()).collect();
     let mut alone = futures::stream::iter(left)
-        .map(|index| async move { (index, alone(pool, now, members[index]).await) })
+        .map(|index| async move { (index, alone(terms, members[index]).await) })
         .buffer_unordered(ALONE_AT_ONCE);
     while let Some((index, done)) = alone.next().await {
         match done {
@@ -323,8 +366,8 @@ async fn together_or_alone(pool: &PgPool, now: OffsetDateTime, members: &[&NewPa
     Ok(Done { results, outbox })
 }
 
-async fn alone(pool: &PgPool, now: OffsetDateTime, member: &NewPayment) -> Result<Done, StoreError> {
-    match batch::attempt(pool, now, &[member], true).await {
+async fn alone(terms: &Terms<'_>, member: &NewPayment) -> Result<Done, StoreError> {
+    match batch::attempt(terms, &[member], true).await {
         Ok(attempt) => Ok(Done {
             results: attempt
                 .fates
@@ -370,6 +413,7 @@ mod tests {
                 answer: format!("answer {key}"),
             }),
             event: None,
+            origin: None,
             traceparent: None,
         }
     }

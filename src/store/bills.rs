@@ -52,6 +52,8 @@ pub struct Bill {
     pub status: BillStatus,
     /// The payment of ours that paid it; none if it was paid by another channel.
     pub paid_by: Option<Uuid>,
+    /// When it was paid.
+    pub paid_at: Option<OffsetDateTime>,
     /// Whether a payment is on its way: no other is accepted, and the bill cannot be changed.
     pub being_paid: bool,
 }
@@ -249,6 +251,7 @@ async fn read_one(db: &mut PgConnection, code: &PaymentCode, now: OffsetDateTime
             agency: row.try_get("agency")?,
             status: if expired { BillStatus::Expired } else { stored },
             paid_by: row.try_get("paid_by")?,
+            paid_at: row.try_get("paid_at")?,
             being_paid: row.try_get("being_paid")?,
         })
     })

@@ -8,6 +8,7 @@ pub mod clients;
 pub mod dead;
 pub mod facts;
 pub mod keys;
+pub mod limits;
 pub mod notices;
 pub mod operations;
 pub mod outbox;

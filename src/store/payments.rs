@@ -38,6 +38,8 @@ pub struct Payment {
     pub decline_reason: Option<DeclineReason>,
     /// The confirmation the bank asks for, while it does.
     pub challenge: Option<Challenge>,
+    /// Whether the payer has come back from the bank with its answer.
+    pub returned: bool,
     /// The receipt's number, once paid.
     pub receipt_number: Option<String>,
     /// The language of its payer.
@@ -110,6 +112,7 @@ fn payment(row: &sqlx::postgres::PgRow) -> Result<Payment, StoreError> {
         card: masked_card(row)?,
         decline_reason: row.try_get::<Option<String>, _>("decline_reason")?.map(decline_reason).transpose()?,
         challenge: challenge.map(|json| json.0),
+        returned: row.try_get::<Option<serde_json::Value>, _>("challenge_response")?.is_some(),
         receipt_number: row.try_get("receipt_number")?,
         locale: row.try_get("locale")?,
         accepted_at: row.try_get("accepted_at")?,

@@ -1,5 +1,6 @@
 //! The HTTP adapter against the simulator, card by card.
 
+mod bank_page;
 mod contract;
 mod hostile;
 
@@ -233,22 +234,6 @@ async fn a_challenge_is_completed_refused_or_expires() {
         "closed before the payer came back"
     );
     assert_eq!(bank.complete("c5", "never", "otp", "123456").await.as_str(), "not_sent", "404: no effect");
-}
-
-#[tokio::test]
-async fn the_banks_page_takes_the_code_and_sends_the_payer_back_with_an_answer_that_confirms() {
-    let bank = Bank::open().await;
-    bank.authorize("a", CHALLENGED).await;
-    let web = reqwest::Client::builder().no_proxy().build().unwrap();
-    let acs = format!("http://{}/acs/a", bank.address);
-    let post = async |body: &'static str| {
-        let form = web.post(&acs).header("content-type", "application/x-www-form-urlencoded").body(body);
-        form.send().await.unwrap().text().await.unwrap()
-    };
-    assert!(post("creq=x&TermUrl=http%3A%2F%2Fshop.example%2Fback").await.contains(r#"name="otp""#));
-    let back = post("TermUrl=http%3A%2F%2Fshop.example%2Fback&otp=123456").await;
-    let cres = back.split(r#"name="cres" value=""#).nth(1).unwrap().split('"').next().unwrap();
-    assert_eq!(bank.complete("c", "a", "cres", cres).await.as_str(), "approved");
 }
 
 #[tokio::test]

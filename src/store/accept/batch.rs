@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{PgConnection, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Acceptance, CardSource, Idempotency, NewPayment, Refusal,
+    Acceptance, CardSource, Idempotency, NewPayment, Refusal, Terms,
     rows::{card_id, existing, insert, judge_bill, message, place},
 };
 use crate::{
@@ -22,8 +22,8 @@ pub(super) struct Attempt {
 }
 
 /// A batch on its way through its transaction.
-struct Batch<'a> {
-    members: &'a [&'a NewPayment],
+pub(super) struct Batch<'a> {
+    pub(super) members: &'a [&'a NewPayment],
     fates: Vec<Option<Acceptance>>,
     /// Those whose bill is locked by somebody else.
     locked_out: HashSet<usize>,
@@ -34,18 +34,16 @@ const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '1s'; SET LOCAL statement_t
 
 /// Tries to accept the members in one transaction. `wait` for locked bills (at most a second) instead of leaving their
 /// members without a fate.
-pub(super) async fn attempt(
-    pool: &PgPool,
-    now: OffsetDateTime,
-    members: &[&NewPayment],
-    wait: bool,
-) -> Result<Attempt, StoreError> {
+pub(super) async fn attempt(terms: &Terms<'_>, members: &[&NewPayment], wait: bool) -> Result<Attempt, StoreError> {
+    let Terms { pool, now, limits } = *terms;
     let mut batch = Batch { members, fates: vec![None; members.len()], locked_out: HashSet::new() };
     let mut tx = pool.begin_with(BEGIN).await?;
     let everybody: Vec<usize> = (0..members.len()).collect();
     batch.replay(&mut tx, &everybody).await?;
     batch.replay_messages(&mut tx, &everybody).await?;
+    batch.refuse_guessers(now);
     batch.check_bills(&mut tx, now, wait).await?;
+    batch.check_limits(&mut tx, limits, now).await?;
     batch.check_cards(&mut tx, now).await?;
     batch.take_keys(&mut tx).await?;
     batch.insert_payments(&mut tx, now).await?;
@@ -71,11 +69,11 @@ impl Batch<'_> {
         (0..self.members.len()).filter(here).collect()
     }
 
-    fn undecided(&self) -> Vec<usize> {
+    pub(super) fn undecided(&self) -> Vec<usize> {
         self.those(Option::is_none)
     }
 
-    fn refuse(&mut self, index: usize, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, index: usize, refusal: Refusal) {
         self.fates[index] = Some(Acceptance::Refused(refusal));
     }
 
@@ -323,7 +321,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Writes what goes with the winners: their sealed cards, the journal, and the messages.
+    /// Writes what goes with the winners: their sealed cards, the journal, from where they came, and the messages.
     async fn promise(
         &self,
         db: &mut PgConnection,
@@ -340,9 +338,12 @@ impl Batch<'_> {
             .collect();
         cards::insert(db, &inline).await?;
         let outbox: Vec<OutboxRow> = winners.iter().filter_map(|member| message(member, now)).collect();
+        let origins: Vec<_> = winners.iter().filter_map(|member| Some((member.id, member.origin.as_ref()?))).collect();
         sqlx::query(
             "WITH journalled AS (INSERT INTO journal (payment_id, version, event, to_status, actor, at)
-                 SELECT id, 1, 'accepted', 'accepted', 'intake', $2 FROM unnest($1::uuid[]) AS n (id))
+                 SELECT id, 1, 'accepted', 'accepted', 'intake', $2 FROM unnest($1::uuid[]) AS n (id)),
+                  originated AS (INSERT INTO payment_origin (payment_id, address, device, at)
+                 SELECT n.*, $2 FROM unnest($7::uuid[], $8::bytea[], $9::bytea[]) AS n)
              INSERT INTO outbox (id, routing_key, body, traceparent)
              SELECT * FROM unnest($3::uuid[], $4::text[], $5::bytea[], $6::text[])",
         )
@@ -352,6 +353,9 @@ impl Batch<'_> {
         .bind(outbox.iter().map(|row| row.topic.routing_key()).collect::<Vec<_>>())
         .bind(outbox.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>())
         .bind(outbox.iter().map(|row| row.traceparent.as_deref()).collect::<Vec<_>>())
+        .bind(origins.iter().map(|(payment, _)| *payment).collect::<Vec<_>>())
+        .bind(origins.iter().map(|(_, origin)| &origin.address[..]).collect::<Vec<_>>())
+        .bind(origins.iter().map(|(_, origin)| origin.device.as_ref().map(|device| &device[..])).collect::<Vec<_>>())
         .execute(db)
         .await?;
         Ok(outbox)

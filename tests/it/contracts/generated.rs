@@ -71,6 +71,7 @@ fn reasons() -> impl Strategy<Value = DeclineReason> {
         R::AuthenticationFailed,
         R::SuspectedFraud,
         R::DoNotHonor,
+        R::TooManyAttempts,
         R::Other,
     ])
 }

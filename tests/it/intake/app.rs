@@ -32,34 +32,34 @@ use uuid::Uuid;
 
 use crate::support::database::TestDatabase;
 
-pub(super) const AMOUNT: Money = Money::new(51_000, Currency::KGS);
-pub(super) const TERMS: &str = "2026-01-01";
+pub(crate) const AMOUNT: Money = Money::new(51_000, Currency::KGS);
+pub(crate) const TERMS: &str = "2026-01-01";
 
-pub(super) struct App {
-    pub(super) pool: PgPool,
-    pub(super) clock: Clock,
-    pub(super) config: Arc<Config>,
-    pub(super) live: LiveFeed,
-    pub(super) client: reqwest::Client,
-    pub(super) key: (Kid, PublicKey),
-    pub(super) keys: KeyDir,
+pub(crate) struct App {
+    pub(crate) pool: PgPool,
+    pub(crate) clock: Clock,
+    pub(crate) config: Arc<Config>,
+    pub(crate) live: LiveFeed,
+    pub(crate) client: reqwest::Client,
+    pub(crate) key: (Kid, PublicKey),
+    pub(crate) keys: KeyDir,
     /// The token of the agency `passports`.
-    pub(super) agency: String,
-    pub(super) announced: Mutex<mpsc::Receiver<Vec<OutboxRow>>>,
+    pub(crate) agency: String,
+    pub(crate) announced: Mutex<mpsc::Receiver<Vec<OutboxRow>>>,
     address: SocketAddr,
     keys_path: std::path::PathBuf,
     shutdown: CancellationToken,
     serving: Option<JoinHandle<std::io::Result<()>>>,
     /// Last, so that it is dropped when nothing uses it any more.
-    pub(super) database: TestDatabase,
+    pub(crate) database: TestDatabase,
 }
 
 impl App {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(|_| ()).await
     }
 
-    pub(super) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
         // The HTTP client wants one although it never speaks TLS here; another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let database = TestDatabase::fresh().await;
@@ -100,17 +100,17 @@ impl App {
     }
 
     /// Stops the intake and waits until it has drained.
-    pub(super) async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.shutdown.cancel();
         self.serving.take().unwrap().await.unwrap().unwrap();
     }
 
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// An open bill of the agency `passports`.
-    pub(super) async fn bill(&self, code: &str) {
+    pub(crate) async fn bill(&self, code: &str) {
         let terms = BillTerms {
             code: code.parse().unwrap(),
             service: "passport".into(),
@@ -121,17 +121,17 @@ impl App {
         bills::put(&self.pool, "passports", &terms, self.clock.now()).await.unwrap();
     }
 
-    pub(super) fn sealed(&self, code: &str) -> String {
+    pub(crate) fn sealed(&self, code: &str) -> String {
         self.sealed_until(code, self.clock.now() + time::Duration::minutes(5))
     }
 
-    pub(super) fn sealed_until(&self, code: &str, expires_at: OffsetDateTime) -> String {
+    pub(crate) fn sealed_until(&self, code: &str, expires_at: OffsetDateTime) -> String {
         let (kid, public) = &self.key;
         sealing::seal(public, kid, &code.parse().unwrap(), expires_at, &card())
     }
 
     /// A request that is well.
-    pub(super) fn request(&self, code: &str) -> Value {
+    pub(crate) fn request(&self, code: &str) -> Value {
         json!({
             "bill": code,
             "amount": AMOUNT,
@@ -142,25 +142,25 @@ impl App {
         })
     }
 
-    pub(super) async fn submit(&self, key: &str, request: &Value) -> Response {
+    pub(crate) async fn submit(&self, key: &str, request: &Value) -> Response {
         let post = self.client.post(self.url("/v1/payments")).header("idempotency-key", key);
         post.json(request).send().await.unwrap()
     }
 
     /// Submits a payment that must be accepted; its id.
-    pub(super) async fn pay(&self, code: &str) -> Uuid {
+    pub(crate) async fn pay(&self, code: &str) -> Uuid {
         let response = self.submit(&Uuid::now_v7().to_string(), &self.request(code)).await;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
         let body: Value = response.json().await.unwrap();
         body["id"].as_str().unwrap().parse().unwrap()
     }
 
-    pub(super) async fn get(&self, path: &str) -> Response {
+    pub(crate) async fn get(&self, path: &str) -> Response {
         self.client.get(self.url(path)).send().await.unwrap()
     }
 
     /// A request of the agency `passports`.
-    pub(super) async fn agency(&self, method: Method, path: &str, body: Option<Value>) -> Response {
+    pub(crate) async fn agency(&self, method: Method, path: &str, body: Option<Value>) -> Response {
         let mut request = self.client.request(method, self.url(path)).bearer_auth(&self.agency);
         if let Some(body) = body {
             request = request.json(&body);
@@ -169,7 +169,7 @@ impl App {
     }
 
     /// Rows of (payment, idempotency_key, sealed_card, journal, outbox).
-    pub(super) async fn stored(&self) -> [i64; 5] {
+    pub(crate) async fn stored(&self) -> [i64; 5] {
         let (a, b, c, d, e) = sqlx::query_as(
             "SELECT (SELECT count(*) FROM payment), (SELECT count(*) FROM idempotency_key),
                     (SELECT count(*) FROM sealed_card), (SELECT count(*) FROM journal), (SELECT count(*) FROM outbox)",
@@ -181,7 +181,7 @@ impl App {
     }
 
     /// Moves a payment on as the books would.
-    pub(super) async fn move_on(&self, payment: Uuid, status: &str) {
+    pub(crate) async fn move_on(&self, payment: Uuid, status: &str) {
         sqlx::query(
             "UPDATE payment SET previous_status = status, status = $2, version = version + 1,
                     captured_at = CASE WHEN $2 = 'captured' THEN now() END WHERE id = $1",
@@ -201,7 +201,7 @@ impl Drop for App {
     }
 }
 
-pub(super) fn card() -> CardInput {
+pub(crate) fn card() -> CardInput {
     CardInput {
         number: "4111111111111111".into(),
         expiry_month: 12,
@@ -211,14 +211,14 @@ pub(super) fn card() -> CardInput {
     }
 }
 
-pub(super) async fn token(pool: &PgPool, id: &str, kind: ClientKind) -> String {
+pub(crate) async fn token(pool: &PgPool, id: &str, kind: ClientKind) -> String {
     let client = Client { id: id.into(), kind, name: id.into() };
     clients::add(pool, &client).await.unwrap().expose().to_owned()
 }
 
 /// Checks that an answer is this problem, and gives its body.
 #[track_caller]
-pub(super) fn is_problem(answer: &(StatusCode, String, Value), status: u16, name: &str, field: Option<&str>) {
+pub(crate) fn is_problem(answer: &(StatusCode, String, Value), status: u16, name: &str, field: Option<&str>) {
     let (got, media_type, body) = answer;
     assert_eq!(
         (got.as_u16(), body["type"].as_str(), body["field"].as_str()),
@@ -232,7 +232,7 @@ pub(super) fn is_problem(answer: &(StatusCode, String, Value), status: u16, name
 }
 
 /// Status, media type and body of an answer.
-pub(super) async fn read(response: Response) -> (StatusCode, String, Value) {
+pub(crate) async fn read(response: Response) -> (StatusCode, String, Value) {
     let media_type = response.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
     let status = response.status();
     let text = response.text().await.unwrap();

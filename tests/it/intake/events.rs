@@ -14,7 +14,7 @@ use super::{
 
 const CODE: &str = "1100000001";
 
-fn fact(payment: Uuid, version: i32, status: Status) -> LiveNews {
+pub(crate) fn fact(payment: Uuid, version: i32, status: Status) -> LiveNews {
     LiveNews::Fact(Arc::new(PaymentFact {
         payment,
         bill: CODE.parse().unwrap(),

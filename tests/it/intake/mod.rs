@@ -1,10 +1,10 @@
 //! The intake over real sockets against a real database.
 
 mod accepting;
-mod app;
+pub(crate) mod app;
 mod bad_input;
 mod bills;
-mod events;
+pub(crate) mod events;
 mod import;
 mod outages;
 mod sealing_keys;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{text, words, yaml};
 
 /// Every metric that may be asked for, with its labels.
-const METRICS: [(&str, Kind, &[&str]); 33] = [
+const METRICS: [(&str, Kind, &[&str]); 35] = [
     ("tolom_payments_total", Kind::Single, &["outcome"]),
     ("tolom_operation_duration_seconds", Kind::Histogram, &["acquirer", "kind", "outcome"]),
     ("tolom_acquirer_circuit_open", Kind::Single, &["acquirer"]),
@@ -20,6 +20,8 @@ const METRICS: [(&str, Kind, &[&str]); 33] = [
     ("tolom_consumers_alive", Kind::Single, &["queue"]),
     ("tolom_consumer_rebuilds_total", Kind::Single, &["queue", "reason"]),
     ("tolom_requests_shed_total", Kind::Single, &["reason"]),
+    ("tolom_limited_total", Kind::Single, &["by", "what"]),
+    ("tolom_limits_shut", Kind::Single, &["by"]),
     ("tolom_queue_messages", Kind::Single, &["queue"]),
     ("tolom_dead_letters", Kind::Single, &["queue"]),
     ("tolom_parked_dead_letters", Kind::Single, &["queue"]),
@@ -95,10 +97,11 @@ fn mentioned(expression: &str) -> Mentioned {
             let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
             let (word, after) = rest.split_at(end);
             rest = after;
-            if GROUPINGS.contains(&word) {
-                grouping = true;
-            } else if in_labels {
+            // First: a label may be called `by`.
+            if in_labels {
                 found.labels.insert(word.to_owned());
+            } else if GROUPINGS.contains(&word) {
+                grouping = true;
             } else if !OPERATORS.contains(&word) && !after.trim_start().starts_with('(') {
                 // A function or an aggregation stands before a bracket, or before `by (...)`.
                 if !GROUPINGS.iter().any(|word| after.trim_start().starts_with(&format!("{word} ("))) {

@@ -136,9 +136,10 @@ pub(super) async fn submit(context: Context, index: usize, payer: Payer, seal: S
             answer: id.to_string(),
         }),
         event: None,
+        origin: None,
         traceparent: None,
     };
-    let news = match accept(&context.pool, now, &[payment]).await {
+    let news = match accept(&context.pool, now, &context.config.limits, &[payment]).await {
         Ok(mut accepted) => {
             context.relay.announce(accepted.outbox);
             match accepted.results.pop() {

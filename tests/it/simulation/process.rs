@@ -12,7 +12,7 @@ use tolom::{
     clock::Clock,
     config::Config,
     relay::{self, Relay},
-    sealing::KeyDir,
+    sealing::{FingerprintKey, KeyDir},
     store::outbox::OutboxRow,
     worker::Context,
     workers::{authorize::Authorize, capture::Capture, record::Record},
@@ -28,6 +28,7 @@ pub(super) struct Ground {
     pub(super) broker: Broker,
     pub(super) clock: Clock,
     pub(super) keys: Arc<KeyDir>,
+    pub(super) fingerprints: Arc<FingerprintKey>,
     pub(super) stage: Arc<Stage>,
     pub(super) bank: Arc<Mutex<Bank>>,
 }
@@ -76,7 +77,11 @@ impl Process {
         Self {
             number,
             life,
-            authorize: Arc::new(Authorize::new(context.clone(), Arc::clone(&ground.keys))),
+            authorize: Arc::new(Authorize::new(
+                context.clone(),
+                Arc::clone(&ground.keys),
+                Arc::clone(&ground.fingerprints),
+            )),
             record: Arc::new(Record::new(context.clone())),
             capture: Arc::new(Capture::new(context.clone())),
             context,

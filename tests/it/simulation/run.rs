@@ -13,8 +13,10 @@ use tolom::{
     clock::{self, Clock},
     config::{CaptureMode, Config},
     payment::PaymentCode,
-    sealing::{self, KeyDir},
+    sealing::{self, FingerprintKey, KeyDir},
 };
+
+use crate::support::world::wide;
 
 use super::{
     bank::Bank,
@@ -39,6 +41,7 @@ pub(super) struct Harness {
     stage: Arc<Stage>,
     database: Database,
     keys: Arc<KeyDir>,
+    fingerprints: Arc<FingerprintKey>,
     folder: PathBuf,
     seal: Seal,
 }
@@ -60,6 +63,7 @@ impl Harness {
         let mut database = Database::open(&stage).await;
         let folder = std::env::temp_dir().join(format!("tolom-simulation-{}", uuid::Uuid::new_v4().simple()));
         let keys = Arc::new(KeyDir::open(&folder).unwrap());
+        let fingerprints = Arc::new(FingerprintKey::open(&folder.join("card-fingerprint.key")).unwrap());
         let mut settings = Config::defaults().sealing;
         // Good for every run: keys that change are not what is simulated.
         settings.seal_hours = 100_000;
@@ -72,7 +76,7 @@ impl Harness {
             .await
             .unwrap();
         database.keep().await;
-        Self { stage, database, keys, folder, seal: Seal { kid, key } }
+        Self { stage, database, keys, fingerprints, folder, seal: Seal { kid, key } }
     }
 
     pub(super) async fn run(&mut self, seed: u64, live: bool) -> Ran {
@@ -87,6 +91,7 @@ impl Harness {
         let mut config = Config::defaults();
         config.acquirer.name = "simulation".to_owned();
         config.resolve.batch = 3;
+        wide(&mut config.limits);
         config.broker.publish_timeout_ms = 3_600_000;
         if chance.percent(40) {
             config.acquirer.capture = CaptureMode::AtAuthorization;
@@ -97,6 +102,7 @@ impl Harness {
             pool: self.database.pool.clone(),
             clock,
             keys: Arc::clone(&self.keys),
+            fingerprints: Arc::clone(&self.fingerprints),
             stage: Arc::clone(&self.stage),
             bank: Arc::new(Mutex::new(Bank::default())),
         };

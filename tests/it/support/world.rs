@@ -31,9 +31,11 @@ pub(crate) struct World {
     pub(crate) simulator: Simulator,
     pub(crate) mail: MailCatcher,
     pub(crate) payer: Payer,
+    /// Where the intake is.
+    pub(crate) site: String,
     pub(crate) pool: PgPool,
     pub(crate) clock: Clock,
-    app: Option<App>,
+    apps: Vec<App>,
     /// Whether dead letters leave the broker.
     parks: bool,
     _database: TestDatabase,
@@ -100,6 +102,7 @@ impl World {
         config.mail.url = format!("smtp://{}", mail.smtp_addr()).into();
         config.sealing.keys_dir = keys.display().to_string();
         config.intake.lookups_per_minute = 100_000;
+        wide(&mut config.limits);
         config.shutdown.drain_s = 20;
         change(&mut config);
         let broker = Broker::new(&config.broker);
@@ -109,9 +112,10 @@ impl World {
             simulator,
             mail,
             payer: Payer::new("http://127.0.0.1:1").unwrap(),
+            site: String::new(),
             pool: database.pool.clone(),
             clock,
-            app: None,
+            apps: Vec::new(),
             parks: false,
             config: Arc::new(config),
             _database: database,
@@ -123,15 +127,34 @@ impl World {
     /// Starts the intake and these workers.
     pub(crate) async fn run(&mut self, workers: Vec<Role>) {
         let intake = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        self.payer = Payer::new(&format!("http://{}", intake.local_addr().unwrap())).unwrap();
-        self.parks = workers.iter().any(|role| role.name == "park");
-        let roles = Roles { intake: Some(intake), admin: None, workers };
-        self.app = Some(App::start(Arc::clone(&self.config), self.clock.clone(), roles).unwrap());
+        let mut config = (*self.config).clone();
+        self.site = format!("http://{}", intake.local_addr().unwrap());
+        config.intake.public_url.clone_from(&self.site);
+        self.payer = Payer::new(&self.site).unwrap();
+        self.config = Arc::new(config);
+        self.start_roles(Roles { intake: Some(intake), admin: None, workers });
+    }
+
+    /// Starts more workers beside what runs, as a process of theirs would.
+    pub(crate) async fn run_too(&mut self, workers: Vec<Role>) {
+        self.start_roles(Roles { intake: None, admin: None, workers });
+    }
+
+    fn start_roles(&mut self, roles: Roles) {
+        self.parks |= roles.workers.iter().any(|role| role.name == "park");
+        self.apps.push(App::start(Arc::clone(&self.config), self.clock.clone(), roles).unwrap());
+    }
+
+    /// Drains the workers that were started beside the intake.
+    pub(crate) async fn stop_workers(&mut self) {
+        for app in self.apps.drain(1..) {
+            assert!(app.stop().await, "drained in time");
+        }
     }
 
     /// Drains what runs.
     pub(crate) async fn stop(&mut self) {
-        if let Some(app) = self.app.take() {
+        for app in self.apps.drain(..) {
             assert!(app.stop().await, "drained in time");
         }
     }
@@ -295,6 +318,13 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.keys);
+    }
+}
+
+/// Limits that no test meets that is not about them: more than are ever counted.
+pub(crate) fn wide(limits: &mut tolom::config::Limits) {
+    for rule in [&mut limits.codes, &mut limits.bill, &mut limits.device, &mut limits.card, &mut limits.address] {
+        rule.free = 1_000_000;
     }
 }
 

@@ -1,0 +1,4 @@
+//! The limits against guessed codes and stolen cards, against the real thing.
+
+mod cards;
+mod codes;
