@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::store::{StoreError, accept::Refusal, request::Invalid};
 
@@ -23,9 +23,9 @@ const RETRY_LATER_S: u32 = 30;
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Problem {
     /// Names the kind of problem, for example `https://tolom.example/problems/bill-paid`.
-    #[serde(rename = "type")]
-    #[schema(format = "uri")]
-    problem: String,
+    #[serde(rename = "type", serialize_with = "as_type")]
+    #[schema(value_type = String, format = "uri")]
+    name: &'static str,
     /// The same for people; constant for a `type`.
     title: &'static str,
     /// The HTTP status.
@@ -36,9 +36,11 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
     #[serde(skip)]
-    name: &'static str,
-    #[serde(skip)]
     headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+fn as_type<S: Serializer>(name: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{PROBLEM_BASE}{name}"))
 }
 
 /// The name of the problem that a response tells, for what stands around the handlers.
@@ -47,15 +49,7 @@ pub(super) struct Named(pub(super) &'static str);
 
 impl Problem {
     fn new(name: &'static str, status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            problem: format!("{PROBLEM_BASE}{name}"),
-            name,
-            title,
-            status: status.as_u16(),
-            detail: detail.into(),
-            field: None,
-            headers: Vec::new(),
-        }
+        Self { name, title, status: status.as_u16(), detail: detail.into(), field: None, headers: Vec::new() }
     }
 
     fn field(mut self, field: impl Into<String>) -> Self {

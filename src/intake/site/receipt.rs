@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     super::{
@@ -25,6 +25,9 @@ use crate::{
     payment::Money,
     store::receipts::{self, GenuineReceipt, ReceiptRow, by_number, of_payment},
 };
+
+/// What has to be escaped in a part of a path: everything but the unreserved (RFC 3986 2.3).
+const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A receipt's lines, as a page shows them.
 pub(super) struct Lines {
@@ -82,7 +85,7 @@ pub(super) async fn verify(
     let number = params.iter().find(|(name, _)| *name == "number").map_or("", |(_, value)| value);
     let found = by_number(&intake.pool, number).await?;
     let standing = Genuineness::of(found.as_ref());
-    let place = format!("/receipts/{}", utf8_percent_encode(number, NON_ALPHANUMERIC));
+    let place = format!("/receipts/{}", utf8_percent_encode(number, IN_PATH));
     let page = Page {
         frame: Frame::new(&intake, lang, place, say(lang, standing.title())),
         tone: standing.tone(),

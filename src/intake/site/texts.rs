@@ -46,7 +46,7 @@ messages! {
     CodeLength = "code-length",
     CodePrefix = "code-prefix",
     WhereTitle = "where-title",
-    WhereText = "where-text",
+    WhereFound = "where-found",
     KindsTitle = "kinds-title",
     NeedTitle = "need-title",
     NeedCard = "need-card",

@@ -47,21 +47,23 @@ async fn two_hundred_live_pages_cost_little_and_ask_the_database_nothing_while_n
     println!("{PAGES} live pages: {grown_kib} KiB, clients included");
     assert!(grown_kib < 50 * 1024, "{grown_kib} KiB");
 
-    // The intake itself looks at the outbox once a second; pages that ask would show as hundreds.
-    // That nothing happens can only be seen by letting time pass.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // A connection that is idle tells its transactions 10 s late at most (PGSTAT_IDLE_INTERVAL), so those of the opening
+    // are waited for, and the time that is measured is longer. That nothing happens can only be seen by letting it pass.
+    tokio::time::sleep(Duration::from_secs(11)).await;
     let before = transactions(&app).await;
     for _ in 0..100 {
         // Facts of other payments pass every page by.
-        let other = fact(Uuid::now_v7(), 2, Status::Captured);
-        app.live.send(other).unwrap();
+        app.live.send(fact(Uuid::now_v7(), 2, Status::Captured)).unwrap();
         tokio::task::yield_now().await;
     }
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
     let asked = transactions(&app).await - before;
-    println!("transactions in 5 s with {PAGES} pages open: {asked}");
-    assert!(asked < 40, "{asked}");
+    println!("transactions in 12 s with {PAGES} pages open: {asked}");
+    // The intake itself looks at the outbox once a second; pages that ask once each would show as hundreds.
+    assert!(asked < 60, "{asked}");
 
+    // Without a database at all the pages still hear their news.
+    app.database.take_away().await;
     app.live.send(fact(id, 5, Status::Captured)).unwrap();
     let heard = join_all(open.into_iter().map(|mut response| async move {
         while let Ok(Some(bytes)) = response.chunk().await {
@@ -72,5 +74,6 @@ async fn two_hundred_live_pages_cost_little_and_ask_the_database_nothing_while_n
         false
     }));
     let heard = tokio::time::timeout(Duration::from_secs(20), heard).await.unwrap();
+    app.database.give_back().await;
     assert_eq!(heard.into_iter().filter(|heard| *heard).count(), PAGES);
 }

@@ -1,6 +1,6 @@
 //! What the whole way weighs, and how soon its first page stands there on a slow connection.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io::Read};
 
 use super::look::{CODE, browser, paid};
 use crate::intake::app::App;
@@ -18,7 +18,9 @@ async fn transferred(app: &App, path: &str) -> (usize, String) {
     let headers: usize = response.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     let body = response.bytes().await.unwrap();
     let text = if gzipped {
-        std::io::read_to_string(flate2::read::GzDecoder::new(&body[..])).unwrap()
+        let mut whole = Vec::new();
+        flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut whole).unwrap();
+        String::from_utf8_lossy(&whole).into_owned()
     } else {
         String::from_utf8_lossy(&body).into_owned()
     };
