@@ -157,9 +157,9 @@ mod tests {
         let (relay, _) = crate::relay::channel(1);
         let (config, live) = (Arc::new(Config::defaults()), LiveFeed::new(1));
         let intake = Intake::start(pool, config, Clock::system(), relay, live, Supervisor::default());
-        let app = guard(Router::new().route("/broken", get(broken)), intake);
+        let app = guard(Router::new().route("/v1/broken", get(broken)), intake);
         for _ in 0..2 {
-            let request = Request::get("/broken").body(Body::empty()).unwrap();
+            let request = Request::get("/v1/broken").body(Body::empty()).unwrap();
             let response = app.clone().oneshot(request).await.unwrap();
             assert_eq!(response.status(), 500);
             assert_eq!(response.headers()["content-type"], "application/problem+json");

@@ -88,7 +88,8 @@ async fn when_facts_may_have_been_missed_the_row_is_read() {
     app.move_on(id, "declined").await;
     // More than the feed holds: the page lags.
     for _ in 0..1_000 {
-        app.live.send(fact(Uuid::now_v7(), 1, Status::Captured)).unwrap();
+        // The page may have read the row already, and ended: then nobody listens.
+        let _ = app.live.send(fact(Uuid::now_v7(), 1, Status::Captured));
     }
     assert_eq!(next(&mut stream).await.unwrap()["public_status"], "declined");
     assert_eq!(next(&mut stream).await, None);
