@@ -60,8 +60,6 @@ pub(crate) struct Plan {
 pub(crate) struct Addresses {
     /// The intake: API and pages.
     pub(crate) site: String,
-    /// Whether there are pages, or only the API.
-    pub(crate) has_pages: bool,
     /// Prometheus metrics.
     pub(crate) metrics: String,
     /// The acquirer's books.
@@ -163,7 +161,6 @@ impl Stage {
         say("intake, workers, acquirer simulator and mail catcher run");
         let site = config.intake.public_url.clone();
         let addresses = Addresses {
-            has_pages: Payer::new(&site)?.has_page(&["en", ""]).await,
             site,
             metrics: format!("{admin}/metrics"),
             books: format!("{}/books", config.acquirer.url),

@@ -204,15 +204,13 @@ impl Report {
 
     /// Where everything is, for somebody who stays.
     pub(super) fn places(&self) -> String {
-        let Addresses { site, has_pages, metrics, books, mail, log, database, queues } = &self.addresses;
-        let bill = self.unpaid.first().map_or("", String::as_str);
-        let pages = if *has_pages { format!("  pages      {site}/en/\n") } else { String::new() };
+        let Addresses { site, metrics, books, mail, log, database, queues } = &self.addresses;
+        let bills: String = self.unpaid.iter().map(|bill| format!("    {site}/en/bills/{bill}\n")).collect();
         format!(
-            "\n{pages}  API        {site}/v1/\n  metrics    {metrics}\n  books      {books}   (the acquirer's)\n  \
-             mail, SMS  {mail}\n  database   {database}\n  queues     {queues}*\n  log        {}\n\n  Bills to pay by hand: {}\n  curl {site}/v1/bills/{bill}\n\n  \
+            "\n  site       {site}/   (ky, ru, en)\n  API        {site}/v1/\n  metrics    {metrics}\n  books      {books}   (the acquirer's)\n  \
+             mail, SMS  {mail}\n  database   {database}\n  queues     {queues}*\n  log        {}\n\n  Bills to pay by hand, with the cards of the README (4111111111111111 is good):\n{bills}\n  \
              Ctrl-C ends it and removes everything.\n",
             log.display(),
-            self.unpaid.join(" "),
         )
     }
 }

@@ -100,20 +100,31 @@ pub(super) async fn complete_challenge(
     Extension(context): Extension<Context>,
     ApiJson(body): ApiJson<ChallengeBody>,
 ) -> Result<Response, Problem> {
-    hand_in(&intake, id, &body.response, context).await?;
+    if hand_in(&intake, id, &body.response, context).await? == Awaited::NoMore {
+        return Err(Problem::challenge_over());
+    }
     let payment = payments::read(&intake.pool, id).await?.ok_or_else(Problem::payment_unknown)?;
     let location = [(header::LOCATION, format!("/v1/payments/{id}"))];
     Ok((StatusCode::ACCEPTED, location, Json(PaymentState::from(payment))).into_response())
 }
 
+/// Whether anybody waited for the bank's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// It is taken, now or before.
+    Yes,
+    /// It came too late, or there was another.
+    NoMore,
+}
+
 /// Hands the bank's answer to the books; the same one again is as good as once.
-pub(super) async fn hand_in(intake: &Intake, id: Uuid, fields: &Fields, context: Context) -> Result<(), Problem> {
+pub(super) async fn hand_in(intake: &Intake, id: Uuid, fields: &Fields, context: Context) -> Result<Awaited, Problem> {
     let (now, traceparent) = (intake.clock.now(), Some(context.traceparent));
     match payments::complete_challenge(&intake.pool, id, &fields.0, now, traceparent).await? {
         Returned::Stored(row) => intake.relay.announce(vec![row]),
         Returned::Already => {}
-        Returned::Over => return Err(Problem::challenge_over()),
+        Returned::Over => return Ok(Awaited::NoMore),
         Returned::Unknown => return Err(Problem::payment_unknown()),
     }
-    Ok(())
+    Ok(Awaited::Yes)
 }

@@ -281,6 +281,7 @@ async fn hand_in(
     context: Context,
     fields: Fields,
 ) -> Result<Response, Problem> {
+    // Too late or not, the payment's page tells how it stands.
     if !fields.is_empty() {
         challenge::hand_in(intake, id, &fields, context).await?;
     }

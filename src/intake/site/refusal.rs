@@ -28,8 +28,6 @@ enum Refused {
     Receipt,
     /// There is no such page.
     Page,
-    /// The bank's answer came too late, or there was another.
-    ChallengeOver,
     /// Too many requests.
     TooMany,
     /// Another site's page sent this.
@@ -48,7 +46,6 @@ impl Refused {
             ("bill-unknown", _) => Self::Bill,
             ("payment-unknown", _) => Self::Payment,
             ("receipt-unavailable", _) => Self::Receipt,
-            ("challenge-over", _) => Self::ChallengeOver,
             ("cross-site", _) => Self::CrossSite,
             (_, 404) => Self::Page,
             (_, 429) => Self::TooMany,
@@ -64,7 +61,6 @@ impl Refused {
             Self::Payment => (Text::PaymentUnknownTitle, Text::PaymentUnknown),
             Self::Receipt => (Text::ReceiptUnavailableTitle, Text::ReceiptUnavailable),
             Self::Page => (Text::PageUnknownTitle, Text::PageUnknown),
-            Self::ChallengeOver => (Text::ConfirmOverTitle, Text::ChallengeOver),
             Self::TooMany => (Text::TooManyTitle, Text::TooMany),
             Self::CrossSite => (Text::CrossSiteTitle, Text::CrossSite),
             Self::Away => (Text::AwayTitle, Text::Away),
@@ -105,7 +101,7 @@ pub(in crate::intake) async fn for_people(State(intake): State<Intake>, request:
         frame: Frame::new(&intake, lang, place, say(lang, title)),
         sentence: say(lang, sentence),
         wait: seconds.map(|seconds| wait(lang, seconds)),
-        again: matches!(refused, Refused::Away | Refused::TooMany | Refused::ChallengeOver | Refused::Broken)
+        again: matches!(refused, Refused::Away | Refused::TooMany | Refused::Broken)
             .then(|| place.trim_end_matches("/return").to_owned()),
     };
     match answer(&intake, &headers, status, &page.frame, &page, Forms::Nowhere) {

@@ -182,7 +182,6 @@ messages! {
     Confirmed = "confirmed",
     ConfirmOverTitle = "confirm-over-title",
     ConfirmOver = "confirm-over",
-    ChallengeOver = "challenge-over",
     PaidTitle = "paid-title",
     Paid = "paid",
     DeclinedTitle = "declined-title",

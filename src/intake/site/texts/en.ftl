@@ -163,7 +163,6 @@ confirmed-title = We are checking the bank's answer
 confirmed = You have been at your bank's page. We are finishing the payment.
 confirm-over-title = The time to confirm is over
 confirm-over = The bank has stopped waiting for you to confirm. We are making sure that nothing is charged.
-challenge-over = Your bank's answer is no longer awaited: it came too late, or we had one already. The payment's page shows how it ended.
 paid-title = Paid
 paid = Your payment has been received. There is nothing more to do.
 declined-title = The payment was declined
