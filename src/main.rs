@@ -1,5 +1,20 @@
 //! The one binary: a role per subcommand.
 
-fn main() -> std::process::ExitCode {
+use std::{os::unix::process::CommandExt as _, process::ExitCode};
+
+/// Stack of every thread that does not ask for another, in bytes.
+const STACK: &str = "RUST_MIN_STACK";
+/// The broker's client reads a message's headers by recursion, on a thread of its own. A frame's worth of nested tables
+/// (128 KiB, 7 bytes a level) overflows an ordinary stack, and that ends the process. Address space is set aside, memory only as it is used.
+const ENOUGH: &str = "268435456";
+
+fn main() -> ExitCode {
+    // Only the environment of a process that begins says how large the stacks of its threads are.
+    if std::env::var_os(STACK).is_none()
+        && let Ok(this) = std::env::current_exe()
+    {
+        let error = std::process::Command::new(this).args(std::env::args_os().skip(1)).env(STACK, ENOUGH).exec();
+        eprintln!("tolom: goes on with small stacks: {error}");
+    }
     tolom::cli::main()
 }

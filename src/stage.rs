@@ -49,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) flags: Vec<(String, String)>,
     /// How the acquirer behaves beyond what its test cards say.
     pub(crate) simulator: SimulatorOptions,
+    /// Whether receipts go out as short messages too, to a gateway beside the mail catcher.
+    pub(crate) short_messages: bool,
     /// Whether a private database must survive a power cut too: slower, and what a benchmark must measure.
     pub(crate) durable: bool,
 }
@@ -64,7 +66,7 @@ pub(crate) struct Addresses {
     pub(crate) metrics: String,
     /// The acquirer's books.
     pub(crate) books: String,
-    /// The mail caught.
+    /// The mail and the short messages caught.
     pub(crate) mail: String,
     /// The log of this run.
     pub(crate) log: PathBuf,
@@ -127,6 +129,9 @@ impl Stage {
         self.database = Some((services.database_url.clone(), database));
         self.keys = Some(keys);
         let listeners = Listeners::take(&mut config).await?;
+        if plan.short_messages {
+            config.sms.url = format!("http://{}/sms", listeners.mail.local_addr()?);
+        }
         let config = Arc::new(config);
         self.broker = Some(Broker::new(&config.broker));
         let (maintenance, name) = self.database.as_ref().context("a database is named first")?;

@@ -3,13 +3,14 @@
 //! A worker is a file in `workers/` and a line in its registry. It reads one queue in batches and settles every
 //! message; how it waits for a database that is away, reports outcomes and calls the acquirer is the same for all.
 
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::HashMap, error::Error, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use sqlx::PgPool;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     acquirer::{AcquirerRef, Admission, Call, Circuit},
@@ -119,6 +120,34 @@ impl Context {
         }
     }
 
+    /// Does `work` for all of these payments at once, or, when the database refuses that, for halves of them, until
+    /// what it refuses is alone: its reason stands in its place. `None` as for [`Self::until_available`]; what was done
+    /// by then is found by its lease.
+    pub async fn each<T, F>(
+        &self,
+        mut payments: Vec<Uuid>,
+        work: impl Fn(Vec<Uuid>) -> F,
+    ) -> Option<HashMap<Uuid, Result<T, String>>>
+    where
+        F: Future<Output = Result<Vec<(Uuid, T)>, StoreError>>,
+    {
+        payments.sort_unstable();
+        payments.dedup();
+        let mut done = HashMap::with_capacity(payments.len());
+        let mut parts = vec![payments];
+        while let Some(mut part) = parts.pop() {
+            match self.until_available(|| work(part.clone())).await? {
+                Ok(results) => done.extend(results.into_iter().map(|(payment, result)| (payment, Ok(result)))),
+                Err(_) if part.len() > 1 => {
+                    parts.push(part.split_off(part.len() / 2));
+                    parts.push(part);
+                }
+                Err(error) => done.extend(part.into_iter().map(|payment| (payment, Err(chain(&error))))),
+            }
+        }
+        Some(done)
+    }
+
     /// Waits, longer each time; false once the process is to stop.
     async fn pause(&self, pause: &mut Duration) -> bool {
         let wait = *pause;
@@ -192,6 +221,18 @@ impl Context {
         }
         true
     }
+}
+
+/// An error with what caused it, as a dead letter's reason.
+pub fn chain(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
 }
 
 /// Awaits a call to the acquirer; a panic in it is an unknown outcome, for bytes may have left.

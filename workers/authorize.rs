@@ -1,7 +1,7 @@
 //! Authorize: claim, open the card, check it, call the acquirer, report.
 //!
-//! Cards are opened in here (`cards`) and sent from here: the only place where a card is in clear. The claim is committed before any byte leaves; a redelivery that finds a
-//! claim makes no call (rule 3).
+//! Cards are opened in here (`cards`) and sent from here: the only place where a card is in clear. The claim is committed
+//! before any byte leaves; a redelivery that finds a claim makes no call (rule 3).
 
 mod cards;
 
@@ -27,7 +27,7 @@ use crate::{
         cards as sealed_cards,
         operations::{self, Claim, Claimed, SealedCard},
     },
-    worker::{Context, Leave, Worker, run as run_worker, unknown_if_it_panics},
+    worker::{Context, Leave, Worker, chain, run as run_worker, unknown_if_it_panics},
 };
 
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
@@ -140,8 +140,8 @@ impl Authorize {
     }
 
     async fn authorize_now(&self, requests: Requests) {
-        let payments: Vec<Uuid> = requests.iter().map(|(_, event)| event.data.payment).collect();
-        let Some(mut claims) = self.claim(&payments).await else {
+        let payments = requests.iter().map(|(_, event)| event.data.payment).collect();
+        let Some(mut claims) = self.claim(payments).await else {
             return requests.into_iter().for_each(|(message, _)| message.leave());
         };
         let (mut work, mut claimed, mut unclaimed) = (Vec::new(), Vec::new(), HashSet::new());
@@ -168,32 +168,14 @@ impl Authorize {
         futures::join!(join_all(work.into_iter().map(|work| self.work(work))), self.authorize_all(claimed));
     }
 
-    /// Claims a batch. A batch that the database refuses is claimed one by one, so that the poisonous one is alone.
-    async fn claim(&self, payments: &[Uuid]) -> Option<HashMap<Uuid, Result<Claimed, String>>> {
-        let mut unique = payments.to_vec();
-        unique.sort_unstable();
-        unique.dedup();
-        let mut claims = HashMap::with_capacity(unique.len());
-        let mut parts = vec![unique];
-        while let Some(part) = parts.pop() {
-            let claimed = self
-                .context
-                .until_available(|| async {
-                    operations::claim_authorizations(&self.context.pool, &part, &self.context.terms()).await
-                })
-                .await?;
-            match claimed {
-                Ok((claimed, facts)) => {
-                    self.context.relay.announce(facts);
-                    claims.extend(claimed.into_iter().map(|(payment, claimed)| (payment, Ok(claimed))));
-                }
-                Err(error) if part.len() == 1 => {
-                    claims.insert(part[0], Err(format!("{error}: {}", root(&error))));
-                }
-                Err(_) => parts.extend(part.into_iter().map(|payment| vec![payment])),
-            }
-        }
-        Some(claims)
+    async fn claim(&self, payments: Vec<Uuid>) -> Option<HashMap<Uuid, Result<Claimed, String>>> {
+        let context = &self.context;
+        let claim = |part: Vec<Uuid>| async move {
+            let (claimed, facts) = operations::claim_authorizations(&context.pool, &part, &context.terms()).await?;
+            context.relay.announce(facts);
+            Ok(claimed)
+        };
+        context.each(payments, claim).await
     }
 
     async fn complete(&self, mut returns: Vec<(Message, Uuid)>) {
@@ -213,27 +195,21 @@ impl Authorize {
     }
 
     async fn complete_now(&self, returns: Vec<(Message, Uuid)>) {
-        let mut payments: Vec<Uuid> = returns.iter().map(|(_, payment)| *payment).collect();
-        payments.sort_unstable();
-        payments.dedup();
-        let claimed = self
-            .context
-            .until_available(|| async {
-                operations::claim_completions(&self.context.pool, &payments, &self.context.terms()).await
-            })
-            .await;
-        let mut claims: HashMap<Uuid, Claimed> = match claimed {
-            None => return returns.into_iter().for_each(|(message, _)| message.leave()),
-            Some(Ok(claims)) => claims.into_iter().collect(),
-            Some(Err(error)) => {
-                let reason = format!("{error}: {}", root(&error));
-                return returns.into_iter().for_each(|(message, _)| message.settle(Verdict::Retry(reason.clone())));
-            }
+        let context = &self.context;
+        let claim = |part: Vec<Uuid>| async move {
+            operations::claim_completions(&context.pool, &part, &context.terms()).await
         };
-        let work = returns.into_iter().map(|(message, payment)| {
-            let claimed = claims.remove(&payment).unwrap_or(Claimed::NotMine);
-            self.work(Work::Claimed(message, Box::new(claimed)))
-        });
+        let payments = returns.iter().map(|(_, payment)| *payment).collect();
+        let Some(mut claims) = context.each(payments, claim).await else {
+            return returns.into_iter().for_each(|(message, _)| message.leave());
+        };
+        let mut work = Vec::with_capacity(returns.len());
+        for (message, payment) in returns {
+            match claims.remove(&payment).unwrap_or(Ok(Claimed::NotMine)) {
+                Ok(claimed) => work.push(self.work(Work::Claimed(message, Box::new(claimed)))),
+                Err(reason) => message.settle(Verdict::Dead(reason)),
+            }
+        }
         join_all(work).await;
     }
 
@@ -267,7 +243,7 @@ impl Authorize {
             Admission::Broken(reason) => return message.settle(Verdict::Dead(reason)),
             Admission::Stopped => return message.leave(),
         };
-        match self.claim(&[payment]).await.and_then(|mut claims| claims.remove(&payment)) {
+        match self.claim(vec![payment]).await.and_then(|mut claims| claims.remove(&payment)) {
             Some(Ok(Claimed::Authorize(claim, card))) => self.authorize_all(vec![(message, claim, card)]).await,
             Some(Ok(_)) => message.settle(Verdict::Done),
             Some(Err(reason)) => message.settle(Verdict::Dead(reason)),
@@ -279,10 +255,7 @@ impl Authorize {
     async fn authorize_all(&self, claimed: Vec<(Message, Claim, SealedCard)>) {
         let mut opened: Vec<(Uuid, Opened)> =
             claimed.iter().map(|(_, claim, sealed)| (claim.payment, self.cards.open(sealed))).collect();
-        if !self.cards.limit(&mut opened).await {
-            // Nothing was sent; the claims' leases bring them to `resolve`.
-            return claimed.into_iter().for_each(|(message, ..)| message.leave());
-        }
+        self.cards.limit(&mut opened).await;
         let calls = claimed
             .into_iter()
             .zip(opened)
@@ -326,7 +299,7 @@ impl Authorize {
                 .await;
             return match released {
                 Some(Ok(())) => message.settle(Verdict::Retry(why)),
-                Some(Err(error)) => message.settle(Verdict::Dead(format!("{error}: {}", root(&error)))),
+                Some(Err(error)) => message.settle(Verdict::Dead(chain(&error))),
                 None => message.leave(),
             };
         }
@@ -340,14 +313,6 @@ impl Authorize {
 enum Work {
     Admit(Message, Box<Event<PaymentRequested>>),
     Claimed(Message, Box<Claimed>),
-}
-
-fn root(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// Keeps sealing keys fresh and truncates slices of sealed cards whose time has passed.

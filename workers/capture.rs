@@ -1,7 +1,5 @@
 //! Capture: takes the money that is held, once the books have the authorization.
 
-use std::collections::HashMap;
-
 use futures::future::join_all;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -71,31 +69,23 @@ impl Handler for Capture {
 
 impl Capture {
     async fn capture_now(&self, facts: Vec<(Message, Uuid)>) {
-        let mut payments: Vec<Uuid> = facts.iter().map(|(_, payment)| *payment).collect();
-        payments.sort_unstable();
-        payments.dedup();
         let context = &self.context;
-        let claimed = context
-            .until_available(|| async { operations::claim_captures(&context.pool, &payments, &context.terms()).await })
-            .await;
-        let mut claims: HashMap<Uuid, Claimed> = match claimed {
-            None => return facts.into_iter().for_each(|(message, _)| message.leave()),
-            Some(Ok(claims)) => claims.into_iter().collect(),
-            Some(Err(error)) => {
-                // Travelling alone from now on, the poisonous one dead-letters itself.
-                let reason = error.to_string();
-                return facts.into_iter().for_each(|(message, _)| message.settle(Verdict::Retry(reason.clone())));
-            }
+        let claim =
+            |part: Vec<Uuid>| async move { operations::claim_captures(&context.pool, &part, &context.terms()).await };
+        let payments = facts.iter().map(|(_, payment)| *payment).collect();
+        let Some(mut claims) = context.each(payments, claim).await else {
+            return facts.into_iter().for_each(|(message, _)| message.leave());
         };
         let work = facts.into_iter().map(|(message, payment)| {
-            let claimed = claims.remove(&payment).unwrap_or(Claimed::NotMine);
+            let claimed = claims.remove(&payment).unwrap_or(Ok(Claimed::NotMine));
             async move {
                 match claimed {
-                    Claimed::Capture(claim) => self.capture(message, &claim).await,
-                    Claimed::NoSuchPayment => message.settle(Verdict::Dead("there is no such payment".to_owned())),
-                    Claimed::NotMine | Claimed::Authorize(..) | Claimed::Complete(..) => {
+                    Ok(Claimed::Capture(claim)) => self.capture(message, &claim).await,
+                    Ok(Claimed::NoSuchPayment) => message.settle(Verdict::Dead("there is no such payment".to_owned())),
+                    Ok(Claimed::NotMine | Claimed::Authorize(..) | Claimed::Complete(..)) => {
                         message.settle(Verdict::Done);
                     }
+                    Err(reason) => message.settle(Verdict::Dead(reason)),
                 }
             }
         });

@@ -4,10 +4,12 @@ mod admission;
 pub mod authorize;
 pub mod capture;
 pub mod notice;
+mod outbound;
 pub mod park;
 pub mod receipt;
 pub mod record;
 pub mod resolve;
+mod sms;
 
 use futures::future::BoxFuture;
 
@@ -37,7 +39,11 @@ pub const ALL: [Role; 7] = [
     Role { name: "record", about: "records outcomes in the books", run: |c| Box::pin(record::run(c)) },
     Role { name: "capture", about: "captures what the books hold", run: |c| Box::pin(capture::run(c)) },
     Role { name: "receipt", about: "sends receipts", run: |c| Box::pin(receipt::run(c)) },
-    Role { name: "notice", about: "tells payers what no receipt tells", run: |c| Box::pin(notice::run(c)) },
+    Role {
+        name: "notice",
+        about: "tells payers what no receipt tells, and sends receipts by SMS",
+        run: |c| Box::pin(notice::run(c)),
+    },
     Role { name: "resolve", about: "finds out what came of unknown outcomes", run: |c| Box::pin(resolve::run(c)) },
     Role { name: "park", about: "takes dead letters into the database", run: |c| Box::pin(park::run(c)) },
 ];

@@ -1,5 +1,6 @@
-//! Notice: writes to payers whose payment stays unknown, and when such a payment did not go through; and sends the
-//! receipts that their queue could not.
+//! Notice: writes to payers whose payment stays unknown, and when such a payment did not go through; sends the receipts
+//! that their queue could not, and those that their payers asked for once more. Short messages go their own way beside
+//! it, in `sms`.
 //!
 //! It polls the books, so any number of them may run. A row is claimed, the message goes out with its own constant
 //! `Message-ID`, and the row is marked. A crash between sending and marking may repeat it; nothing else may.
@@ -9,12 +10,17 @@ use std::{collections::HashMap, time::Duration};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::{
+    outbound::{Fates, Patience, Rounds, ask, settle_copies},
+    sms::ShortMessages,
+};
 use crate::{
     config,
-    notify::{Delivered, Mail, Mailer, RenderError, Sender, deliver, notice_mail, receipt_mail},
+    notify::{Delivered, Mail, Mailer, RenderError, Sender, deliver, notice_mail, receipt_again_mail, receipt_mail},
     store::{
         StoreError,
         notices::{self, Due, Kind, Notice},
+        receipt_copies::{self, Kind as CopyKind, ReceiptCopy},
         receipts::{self, Overdue},
     },
     worker::Context,
@@ -29,51 +35,55 @@ struct Notices {
     mailer: Mailer,
 }
 
+/// What a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Notice(Kind),
+    Receipt,
+    /// A receipt that its payer asked for once more.
+    ReceiptAgain,
+}
+
 /// A message, as far as its fate goes.
 #[derive(Debug, Clone, Copy)]
 struct Item {
-    /// The notice's id, or the receipt's payment.
+    /// The notice's or the copy's id, or the receipt's payment.
     id: Uuid,
     payment: Uuid,
-    /// None for a receipt.
-    kind: Option<Kind>,
+    what: What,
     /// Attempts, this one included.
     attempts: i32,
     /// When it was first due.
     since: OffsetDateTime,
 }
 
-/// What is to be written down after a batch was tried.
-#[derive(Debug, Default)]
-struct Fates {
-    sent: Vec<Uuid>,
-    again: Vec<Uuid>,
-    again_at: Vec<OffsetDateTime>,
-    lost: Vec<Uuid>,
-}
-
 /// Builds the worker and runs it until the context stops.
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let worker = Notices { mailer: Mailer::new(&context.config.mail)?, context };
     // An alert on what was given up cannot see a counter that appears with its first count.
-    for kind in [Some(Kind::Unknown), Some(Kind::NotCharged), None] {
-        count(kind, "given_up", 0);
+    for what in [What::Notice(Kind::Unknown), What::Notice(Kind::NotCharged), What::Receipt, What::ReceiptAgain] {
+        count(what, "given_up", 0);
     }
+    let short_messages = ShortMessages::new(&worker.context)?;
     tracing::info!(worker = "notice", "started");
-    let mut tick = tokio::time::interval(Duration::from_millis(worker.settings().poll_ms));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = worker.context.stop.cancelled() => break,
+    tokio::join!(worker.run(), async {
+        if let Some(short_messages) = short_messages {
+            short_messages.run().await;
         }
-        worker.round().await;
-    }
+    });
     tracing::info!(worker = "notice", "drained");
     Ok(())
 }
 
 impl Notices {
+    /// Sends until the context stops.
+    async fn run(self) {
+        let mut rounds = Rounds::every(self.settings().poll_ms);
+        while rounds.next(&self.context).await {
+            self.round().await;
+        }
+    }
+
     fn settings(&self) -> &config::Notice {
         &self.context.config.notice
     }
@@ -90,6 +100,7 @@ impl Notices {
         self.ask(|| notices::plan(&self.context.pool, &due)).await?;
         while self.notices().await? && !self.context.stop.is_cancelled() {}
         while self.receipts().await? && !self.context.stop.is_cancelled() {}
+        while self.receipts_again().await? && !self.context.stop.is_cancelled() {}
         Some(())
     }
 
@@ -139,29 +150,46 @@ impl Notices {
         Some(fates.again.is_empty() && i64::try_from(overdue.len()) == Ok(settings.batch))
     }
 
+    /// Sends a batch of receipts that their payers asked for once more. True if there may be more that can be sent now.
+    async fn receipts_again(&self) -> Option<bool> {
+        let (context, pool, batch) = (&self.context, &self.context.pool, self.settings().batch);
+        let claim = || receipt_copies::claim(pool, CopyKind::Again, context.clock.now(), self.lease(), batch);
+        let claimed = self.ask(claim).await?;
+        if claimed.is_empty() {
+            return Some(false);
+        }
+        let whole = i64::try_from(claimed.len()) == Ok(batch);
+        let (operator, public_url) = (&context.config.operator, &context.config.intake.public_url);
+        let written =
+            claimed.into_iter().map(|copy| (Item::of_copy(&copy), receipt_again_mail(copy, operator, public_url)));
+        let fates = self.attempt(written.collect()).await;
+        settle_copies(context, &fates).await?;
+        Some(fates.again.is_empty() && whole)
+    }
+
     /// Tries to send, and decides what becomes of each message.
     async fn attempt(&self, written: Vec<(Item, Result<Mail, RenderError>)>) -> Fates {
         let Delivered { sent, later, never } = deliver(&self.mailer, written).await;
         let (now, mut fates) = (self.context.clock.now(), Fates::default());
         for item in sent {
-            count(item.kind, "sent", 1);
+            count(item.what, "sent", 1);
             fates.sent.push(item.id);
         }
         for (item, error) in never {
-            tracing::warn!(payment.id = %item.payment, kind = word(item.kind), %error, "a message is refused");
-            count(item.kind, "refused", 1);
+            tracing::warn!(payment.id = %item.payment, kind = word(item.what), %error, "a message is refused");
+            count(item.what, "refused", 1);
             fates.lost.push(item.id);
         }
         for (item, error) in later {
-            match next_try(self.settings(), item, now) {
+            match self.patience().next_try(item.attempts, item.since, now) {
                 Some(at) => {
-                    count(item.kind, "retry", 1);
+                    count(item.what, "retry", 1);
                     fates.again.push(item.id);
                     fates.again_at.push(at);
                 }
                 None => {
-                    tracing::error!(payment.id = %item.payment, kind = word(item.kind), %error, "a message is given up");
-                    count(item.kind, "given_up", 1);
+                    tracing::error!(payment.id = %item.payment, kind = word(item.what), %error, "a message is given up");
+                    count(item.what, "given_up", 1);
                     fates.lost.push(item.id);
                 }
             }
@@ -169,75 +197,54 @@ impl Notices {
         fates
     }
 
+    fn patience(&self) -> Patience {
+        let &config::Notice { retry_s, longest_retry_s, give_up_days, .. } = self.settings();
+        Patience { retry_s, longest_retry_s, give_up_days }
+    }
+
     fn lease(&self) -> Duration {
         Duration::from_secs(self.context.config.mail.claim_s)
     }
 
-    /// The database's answer; none if it refuses, or if the process is to stop while it is away.
     async fn ask<T, F>(&self, work: impl FnMut() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        match self.context.until_available(work).await? {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the database refuses a notice's work");
-                None
-            }
-        }
+        ask(&self.context, work).await
     }
 }
 
 impl Item {
     fn of_notice(notice: &Notice) -> Self {
         let Notice { id, payment, attempts, created_at: since, .. } = *notice;
-        Self { id, payment, kind: Some(notice.kind), attempts, since }
+        Self { id, payment, what: What::Notice(notice.kind), attempts, since }
     }
 
     fn of_receipt(receipt: &Overdue) -> Self {
         let Overdue { payment, attempts, issued_at: since } = *receipt;
-        Self { id: payment, payment, kind: None, attempts: attempts + 1, since }
+        Self { id: payment, payment, what: What::Receipt, attempts: attempts + 1, since }
+    }
+
+    fn of_copy(copy: &ReceiptCopy) -> Self {
+        let ReceiptCopy { id, attempts, created_at: since, .. } = *copy;
+        Self { id, payment: copy.receipt.payment, what: What::ReceiptAgain, attempts, since }
     }
 }
 
-/// When to try again: after a wait that doubles with each attempt, until the message is too old.
-fn next_try(settings: &config::Notice, item: Item, now: OffsetDateTime) -> Option<OffsetDateTime> {
-    let too_old = item.since + time::Duration::days(i64::from(settings.give_up_days));
-    let doubled = u32::try_from(item.attempts - 1).ok().and_then(|times| 2_u64.checked_pow(times));
-    let wait_s = u64::from(settings.retry_s).saturating_mul(doubled.unwrap_or(u64::MAX));
-    let at = now + Duration::from_secs(wait_s.min(u64::from(settings.longest_retry_s)));
-    (now < too_old).then_some(at)
+fn word(what: What) -> &'static str {
+    match what {
+        What::Notice(kind) => kind.as_str(),
+        What::Receipt => "receipt",
+        What::ReceiptAgain => "receipt_again",
+    }
 }
 
-fn word(kind: Option<Kind>) -> &'static str {
-    kind.map_or("receipt", Kind::as_str)
-}
-
-fn count(kind: Option<Kind>, result: &'static str, times: u64) {
-    let counter = match kind {
-        Some(kind) => metrics::counter!("tolom_notices_total", "kind" => kind.as_str(), "result" => result),
-        None => metrics::counter!("tolom_receipts_total", "result" => result),
+fn count(what: What, result: &'static str, times: u64) {
+    let counter = match what {
+        What::Receipt => metrics::counter!("tolom_receipts_total", "result" => result),
+        What::Notice(_) | What::ReceiptAgain => {
+            metrics::counter!("tolom_notices_total", "kind" => word(what), "result" => result)
+        }
     };
     counter.increment(times);
-}
-
-#[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-    use crate::config::Config;
-
-    #[test]
-    fn the_wait_doubles_up_to_the_longest_and_ends_after_days() {
-        let settings = Config::defaults().notice;
-        let since = datetime!(2026-11-22 20:05:09 UTC);
-        let item = |attempts| Item { id: Uuid::nil(), payment: Uuid::nil(), kind: None, attempts, since };
-        let waits =
-            [1, 2, 3, 9, 10, 70, i32::MAX].map(|attempts| next_try(&settings, item(attempts), since).unwrap() - since);
-        assert_eq!(waits.map(time::Duration::whole_seconds), [60, 120, 240, 15_360, 21_600, 21_600, 21_600]);
-        let last = since + time::Duration::days(7);
-        assert!(next_try(&settings, item(9), last - time::Duration::SECOND).is_some());
-        assert_eq!(next_try(&settings, item(9), last), None);
-    }
 }

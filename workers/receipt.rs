@@ -1,4 +1,4 @@
-//! Receipt: tells the payer by mail, once.
+//! Receipt: tells the payer by mail, once, and plans the receipt's short message where there is a gateway.
 //!
 //! The receipt's row is claimed, the message goes out with the receipt's own constant `Message-ID`, and the row is
 //! marked. A crash between sending and marking may repeat it; nothing else may.
@@ -12,7 +12,10 @@ use crate::{
     config::Config,
     contracts::{Event, PaymentFact, Topic},
     notify::{Delivered, Mailer, deliver, receipt_mail},
-    store::receipts::{self, ReceiptRow},
+    store::{
+        StoreError, receipt_copies,
+        receipts::{self, Claimed, ReceiptRow},
+    },
     worker::{Context, Worker, run as run_worker},
 };
 
@@ -48,9 +51,7 @@ impl Handler for Receipts {
             }
         }
         let payments: Vec<Uuid> = waiting.keys().copied().collect();
-        let pool = &self.context.pool;
-        let lease = Duration::from_secs(self.context.config.mail.claim_s);
-        let claimed = match self.context.until_available(|| receipts::claim(pool, &payments, lease)).await {
+        let claimed = match self.context.until_available(|| self.claim(&payments)).await {
             Some(Ok(claimed)) => claimed,
             Some(Err(error)) => return settle_all(waiting, &Verdict::Retry(error.to_string())),
             None => return waiting.into_values().flatten().for_each(Message::leave),
@@ -70,6 +71,17 @@ impl Handler for Receipts {
 }
 
 impl Receipts {
+    /// Claims receipts for sending. Their short messages are planned first, so that no fate of a mail keeps one back.
+    async fn claim(&self, payments: &[Uuid]) -> Result<Claimed, StoreError> {
+        let (context, config) = (&self.context, &self.context.config);
+        if !config.sms.url.is_empty() {
+            let now = context.clock.now();
+            let issued_after = now - time::Duration::days(i64::from(config.sms.give_up_days));
+            receipt_copies::plan_sms(&context.pool, payments, now, issued_after).await?;
+        }
+        receipts::claim(&context.pool, payments, Duration::from_secs(config.mail.claim_s)).await
+    }
+
     /// Sends claimed receipts and marks what was sent, in one statement.
     async fn send(&self, rows: Vec<ReceiptRow>) -> Vec<(Uuid, Verdict)> {
         let context = &self.context;

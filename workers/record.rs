@@ -6,7 +6,7 @@ use crate::{
     contracts::{Event, OperationCompleted, Topic},
     payment::Status,
     store::record::{Batch, Recorded, record},
-    worker::{Context, Worker, run as run_worker},
+    worker::{Context, Worker, chain, run as run_worker},
 };
 
 /// Batches recorded at once: while one commits, the next one is read.
@@ -109,8 +109,7 @@ fn split(
         return vec![rest, part];
     }
     for (message, _) in part {
-        let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
-        message.settle(Verdict::Dead(format!("{error}{cause}")));
+        message.settle(Verdict::Dead(chain(error)));
     }
     Vec::new()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     acquirer::books,
-    broker::{BrokerError, Depths},
+    broker::{BrokerError, Depths, UNREADABLE},
     store::{
         StoreError,
         books::{Figures, figures},
@@ -87,5 +87,6 @@ async fn depths(context: &Context, connection: &mut Option<Depths>) -> Result<()
         metrics::gauge!("tolom_queue_messages", "queue" => queue.name()).set(f64::from(waiting));
         metrics::gauge!("tolom_dead_letters", "queue" => queue.name()).set(f64::from(dead));
     }
+    metrics::gauge!("tolom_dead_letters", "queue" => UNREADABLE).set(f64::from(depths.unreadable().await?));
     Ok(())
 }

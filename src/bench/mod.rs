@@ -97,6 +97,7 @@ async fn act(options: &BenchOptions, stage: &mut Stage, say: &impl Fn(&str)) -> 
         settings: &SETTINGS,
         flags: options.flags.clone(),
         simulator: SimulatorOptions { latency: options.acquirer_latency, ..SimulatorOptions::default() },
+        short_messages: false,
         durable: true,
     };
     let set = stage.raise(&plan, say).await?;

@@ -113,11 +113,18 @@ async fn supervise<H: Handler>(
     for reason in BrokerError::WORDS {
         rebuilds(queue, reason).increment(0);
     }
+    // Whether somewhere in the queue there is a message that ends the connection of whoever reads it.
+    let mut wary = false;
     while !stop.is_cancelled() {
-        let result = match set_up(Session::open(&broker, &publisher, source)).await {
+        let result = match set_up(Session::open(&broker, &publisher, source, wary)).await {
             Ok(session) => session.live(&handler, &stop, &mut rebuild).await,
             Err(error) => Err(error),
         };
+        wary = result.as_ref().is_err_and(BrokerError::is_unreadable);
+        if wary {
+            // Each round costs it one of its deliveries, until the broker takes it away.
+            rebuild.reset();
+        }
         if let Err(error) = result {
             rebuilds(queue, error.word()).increment(1);
             tracing::warn!(queue, error = &error as &dyn std::error::Error, "consumer ended, rebuilding");
@@ -165,6 +172,9 @@ struct Session {
     /// One permit a batch.
     places: Arc<Semaphore>,
     batches: TaskTracker,
+    /// Reads one message at a time, so that one that cannot be read costs no other any of its deliveries; and not for
+    /// long, for that is slow.
+    wary: bool,
     /// Cuts the batches that hang when the session has ended.
     cut: CancellationToken,
     /// Whether what is left goes back to the broker with the session.
@@ -176,16 +186,17 @@ struct Session {
 }
 
 impl Session {
-    async fn open(broker: &Broker, publisher: &Publisher, source: Source) -> Result<Self, BrokerError> {
+    async fn open(broker: &Broker, publisher: &Publisher, source: Source, wary: bool) -> Result<Self, BrokerError> {
         let reading = source.reading;
         let connection = broker.connect(&format!("consumer {}", source.name())).await?;
         let channel = connection.create_channel().await?;
-        channel.basic_qos(reading.prefetch, BasicQosOptions::default()).await?;
+        channel.basic_qos(if wary { 1 } else { reading.prefetch }, BasicQosOptions::default()).await?;
+        let watched = connection.create_channel().await?;
+        // Last: what comes now may end the connection, and whoever waited for an answer on it then would not be told.
         let queue = source.queue(broker);
         let deliveries = channel
             .basic_consume(queue.into(), CONSUMER_TAG.into(), BasicConsumeOptions::default(), FieldTable::default())
             .await?;
-        let watched = connection.create_channel().await?;
         // A message is settled at most twice: once by its handler, and once when it has been sent elsewhere.
         let (settled, verdicts) = mpsc::channel(2 * usize::from(reading.prefetch));
         Ok(Self {
@@ -198,6 +209,7 @@ impl Session {
             waiting: VecDeque::new(),
             places: Arc::new(Semaphore::new(reading.concurrency)),
             batches: TaskTracker::new(),
+            wary,
             cut: CancellationToken::new(),
             ending: false,
             settled,
@@ -207,7 +219,7 @@ impl Session {
         })
     }
 
-    /// Works until `stop` (`Ok`) or until it is to be rebuilt, and ends in order.
+    /// Works until `stop`, or for long enough if it is wary (`Ok`), or until it is to be rebuilt, and ends in order.
     async fn live<H: Handler>(
         mut self,
         handler: &Arc<H>,
@@ -224,19 +236,22 @@ impl Session {
         self.end(result).await
     }
 
-    /// Works until `stop` (`Ok`), until the broker ends it, or until the watchdog finds it dead.
+    /// Works until `stop`, or for long enough if it is wary (`Ok`), until the broker ends it, or until the watchdog finds
+    /// it dead.
     async fn run<H: Handler>(&mut self, handler: &Arc<H>, stop: &CancellationToken) -> Result<(), BrokerError> {
         let in_flight = metrics::gauge!("tolom_worker_in_flight", "queue" => self.source.name());
         let broker = &self.returns.broker;
         let every = Duration::from_secs(broker.settings().watchdog_s);
         let mut looks = pin!(looks(self.watched.clone(), self.source.queue(broker), every));
         let mut watchdog = Watchdog::default();
+        let mut enough = pin!(tokio::time::sleep(WAS_WELL));
         loop {
             in_flight.set(self.acks.outstanding() as f64);
             let place = Arc::clone(&self.places).acquire_owned();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
+                () = &mut enough, if self.wary => return Ok(()),
                 Some(verdict) = self.verdicts.recv() => self.settle(verdict).await?,
                 delivery = self.deliveries.next() => {
                     self.receive(delivery.ok_or(BrokerError::Ended)??)?;

@@ -5,10 +5,12 @@
 
 mod acks;
 mod consumer;
+mod depths;
 mod history;
 mod lane;
 pub mod live;
 mod message;
+mod names;
 mod publisher;
 mod returns;
 mod tap;
@@ -18,16 +20,16 @@ mod watchdog;
 use std::{sync::Arc, time::Duration};
 
 pub use consumer::{Handler, Reading, consume, consume_dead_letters};
+pub use depths::{Depths, peek, peek_dead_letters};
 pub use history::History;
 pub use lane::Lane;
 use lapin::{Connection, ConnectionProperties};
 pub use message::{Fate, Message, Parcel, Verdict, Watch, read_parcel};
+pub use names::{Names, Queue, UNREADABLE};
 pub use publisher::{Detached, Exchange, Link, Outgoing, PublishError, Publisher, Unanswered};
 pub use returns::onward;
 pub use tap::{Arrival, Tap};
-pub use topology::{
-    Depths, Finding, Names, Queue, apply, peek, peek_dead_letters, remove, renew_stream, stream_has_writer, verify,
-};
+pub use topology::{Finding, apply, remove, renew_stream, stream_has_writer, verify};
 pub use watchdog::Complaint;
 
 use crate::{config, supervision::Supervisor};
@@ -61,11 +63,17 @@ pub enum BrokerError {
 
 impl BrokerError {
     /// Every word for metrics.
-    const WORDS: [&str; 6] = ["error", "ended", "unparked", "silent", "missing", "stalled"];
+    const WORDS: [&str; 7] = ["error", "ended", "unparked", "unreadable", "silent", "missing", "stalled"];
+
+    /// Whether the broker sent what the client library cannot read: the connection cannot go on, whoever is to blame.
+    fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Amqp(error) if matches!(error.kind(), lapin::ErrorKind::ParsingError(_)))
+    }
 
     /// The word for metrics.
-    const fn word(&self) -> &'static str {
+    fn word(&self) -> &'static str {
         match self {
+            _ if self.is_unreadable() => "unreadable",
             Self::Amqp(_) | Self::TimedOut(_) => "error",
             Self::Ended => "ended",
             Self::Unparked => "unparked",

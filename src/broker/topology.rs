@@ -8,141 +8,30 @@ use std::time::Duration;
 
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ExchangeKind,
-    message::Delivery,
     options::{
-        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
-        QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+        BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
+        QueueDeclareOptions, QueueDeleteOptions,
     },
     types::{AMQPValue, FieldTable},
 };
 use serde::Serialize;
 
-use super::{Broker, BrokerError, Parcel, close, message::parcel, set_up};
+use super::{Broker, BrokerError, Queue, close, set_up};
 use crate::contracts::Topic;
 
 /// Deliveries of one message before the broker itself dead-letters it. Generous: messages that were merely prefetched
 /// when a consumer closed count too.
 const DELIVERY_LIMIT: i64 = 20;
-/// Dead letters leave once they are parked, however often that takes.
-const DEAD_DELIVERY_LIMIT: i64 = 1_000_000_000;
+/// Deliveries of a dead letter before the broker sets it aside as unreadable. A database that is away, and everybody who
+/// looks without taking, count too; a letter that ends the connection of whoever reads it gets there within a minute.
+const DEAD_DELIVERY_LIMIT: i64 = 100;
+/// What is set aside stays until a person takes it. (RabbitMQ 4 has a limit of its own where none is set.)
+const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 /// The stream beside finance's queue is kept this long.
 const STREAM_MAX_AGE: &str = "30D";
 const STREAM_MAX_BYTES: i64 = 20_000_000_000;
 /// A stream with a writer confirms in milliseconds; without one, never.
 const CONFIRMS_WITHIN: Duration = Duration::from_secs(5);
-
-/// A queue that somebody consumes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Queue {
-    /// Payments to authorize.
-    Authorize,
-    /// Outcomes to record.
-    Record,
-    /// Authorizations to capture.
-    Capture,
-    /// Receipts to send.
-    Receipt,
-    /// Finance's settlement entries; consumed by finance.
-    Settlement,
-}
-
-impl Queue {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Authorize, Self::Record, Self::Capture, Self::Receipt, Self::Settlement];
-
-    /// The name without prefix; also the label in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Authorize => "tolom.authorize",
-            Self::Record => "tolom.record",
-            Self::Capture => "tolom.capture",
-            Self::Receipt => "tolom.receipt",
-            Self::Settlement => "finance.settlement",
-        }
-    }
-
-    /// Its dead letters' name without prefix, and their label in metrics.
-    pub const fn dead_name(self) -> &'static str {
-        match self {
-            Self::Authorize => "tolom.authorize.dead",
-            Self::Record => "tolom.record.dead",
-            Self::Capture => "tolom.capture.dead",
-            Self::Receipt => "tolom.receipt.dead",
-            Self::Settlement => "finance.settlement.dead",
-        }
-    }
-
-    /// The queue of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|queue| queue.name() == name)
-    }
-
-    /// What is routed to it.
-    pub const fn topics(self) -> &'static [Topic] {
-        match self {
-            Self::Authorize => &[Topic::PaymentRequested, Topic::PaymentChallengeCompleted],
-            Self::Record => &[Topic::OperationCompleted],
-            Self::Capture => &[Topic::PaymentAuthorized],
-            Self::Receipt => &[Topic::PaymentCaptured],
-            Self::Settlement => &[Topic::SettlementEntry],
-        }
-    }
-
-    /// Whether it has retry tiers. Finance decides for itself when to try again.
-    pub const fn has_tiers(self) -> bool {
-        !matches!(self, Self::Settlement)
-    }
-}
-
-/// What things are called at the broker: the names of the design behind a configurable prefix.
-#[derive(Debug, Clone)]
-pub struct Names {
-    prefix: String,
-}
-
-impl Names {
-    /// Names behind this prefix (empty: the design's own).
-    pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
-    }
-
-    /// The exchange of work to do.
-    pub fn commands(&self) -> String {
-        format!("{}tolom.commands", self.prefix)
-    }
-
-    /// The exchange of facts.
-    pub fn events(&self) -> String {
-        format!("{}tolom.events", self.prefix)
-    }
-
-    /// The dead-letter exchange.
-    pub fn dead_exchange(&self) -> String {
-        format!("{}tolom.dead", self.prefix)
-    }
-
-    /// A queue.
-    pub fn queue(&self, queue: Queue) -> String {
-        format!("{}{}", self.prefix, queue.name())
-    }
-
-    /// A queue's dead letters.
-    pub fn dead(&self, queue: Queue) -> String {
-        format!("{}{}", self.prefix, queue.dead_name())
-    }
-
-    /// A queue's retry tier of this delay.
-    pub fn tier(&self, queue: Queue, delay_ms: u32) -> String {
-        let delay =
-            if delay_ms.is_multiple_of(1000) { format!("{}s", delay_ms / 1000) } else { format!("{delay_ms}ms") };
-        format!("{}{}.retry.{delay}", self.prefix, queue.name())
-    }
-
-    /// The stream of all settlement entries.
-    pub fn stream(&self) -> String {
-        format!("{}settlement.log", self.prefix)
-    }
-}
 
 struct Declaration {
     name: String,
@@ -170,15 +59,26 @@ fn declarations(broker: &Broker) -> Vec<Declaration> {
     let quorum = ("x-queue-type", text("quorum"));
     let refuse = ("x-overflow", text("reject-publish"));
     let at_least_once = ("x-dead-letter-strategy", text("at-least-once"));
-    let mut all = Vec::new();
+    let mut all = vec![Declaration {
+        name: names.unreadable(),
+        arguments: table(&[
+            quorum.clone(),
+            refuse.clone(),
+            ("x-delivery-limit", AMQPValue::LongLongInt(NO_DELIVERY_LIMIT)),
+            ("x-max-length", limit.clone()),
+        ]),
+        bindings: Vec::new(),
+    }];
     for queue in Queue::ALL {
         let (name, dead) = (names.queue(queue), names.dead(queue));
         all.push(Declaration {
             name: dead,
-            // Looking at dead letters counts as delivering them, and RabbitMQ 4 has a limit of its own where none is set.
             arguments: table(&[
                 quorum.clone(),
                 refuse.clone(),
+                at_least_once.clone(),
+                ("x-dead-letter-exchange", text("")),
+                ("x-dead-letter-routing-key", text(&names.unreadable())),
                 ("x-delivery-limit", AMQPValue::LongLongInt(DEAD_DELIVERY_LIMIT)),
                 ("x-max-length", limit.clone()),
             ]),
@@ -360,70 +260,6 @@ fn finding(name: String, error: Option<BrokerError>) -> Finding {
         other => other.to_string(),
     });
     Finding { name, ok: error.is_none(), detail }
-}
-
-/// Watches how many messages wait.
-pub struct Depths {
-    channel: Channel,
-    names: Names,
-    // Closes with the last handle.
-    _connection: Connection,
-}
-
-impl Depths {
-    /// Opens a connection to watch on.
-    pub async fn open(broker: &Broker) -> Result<Self, BrokerError> {
-        let connection = broker.connect("depths").await?;
-        let channel = connection.create_channel().await?;
-        Ok(Self { channel, names: broker.names().clone(), _connection: connection })
-    }
-
-    /// Messages waiting in each queue and in its dead letters: (queue, waiting, dead).
-    pub async fn read(&self) -> Result<Vec<(Queue, u32, u32)>, BrokerError> {
-        let mut depths = Vec::new();
-        for queue in Queue::ALL {
-            let passive = QueueDeclareOptions { passive: true, ..durable() };
-            let count = |name: String| self.channel.queue_declare(name.into(), passive, FieldTable::default());
-            let waiting = count(self.names.queue(queue)).await?.message_count();
-            let dead = count(self.names.dead(queue)).await?.message_count();
-            depths.push((queue, waiting, dead));
-        }
-        Ok(depths)
-    }
-}
-
-/// Looks at dead letters without taking them: up to `limit` of each queue, (queue, letter). They go back when the
-/// connection closes.
-pub async fn peek_dead_letters(broker: &Broker, limit: usize) -> Result<Vec<(String, Parcel)>, BrokerError> {
-    let connection = broker.connect("dead letters").await?;
-    let channel = connection.create_channel().await?;
-    let mut letters = Vec::new();
-    for queue in Queue::ALL {
-        let name = broker.names().dead(queue);
-        let found = look(&channel, &name, limit).await?;
-        letters.extend(found.into_iter().map(|letter| (name.clone(), parcel(&letter.properties, letter.data, true))));
-    }
-    connection.close(200, "done".into()).await?;
-    Ok(letters)
-}
-
-/// Looks at what waits in a queue without taking it: up to `limit` bodies, which go back when this is done.
-pub async fn peek(broker: &Broker, queue: Queue, limit: usize) -> Result<Vec<Vec<u8>>, BrokerError> {
-    let connection = broker.connect("peek").await?;
-    let channel = connection.create_channel().await?;
-    let found = look(&channel, &broker.names().queue(queue), limit).await?;
-    connection.close(200, "done".into()).await?;
-    Ok(found.into_iter().map(|message| message.data).collect())
-}
-
-async fn look(channel: &Channel, name: &str, limit: usize) -> Result<Vec<Delivery>, BrokerError> {
-    let mut found = Vec::new();
-    while found.len() < limit
-        && let Some(message) = channel.basic_get(name.into(), BasicGetOptions::default()).await?
-    {
-        found.push(message.delivery);
-    }
-    Ok(found)
 }
 
 /// Deletes finance's stream and declares it anew: what an operator does for a stream that a crash has left without a

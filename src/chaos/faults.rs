@@ -13,7 +13,9 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    plan::{Fault, Kind, Lane, Link, Target},
+    cast::{Lane, Link, Target},
+    kind::Kind,
+    plan::Fault,
     processes::RoleProcess,
     proxy::{Mode, Proxy},
     world::DATABASE,
@@ -164,6 +166,13 @@ async fn befall_process(fault: &Fault, process: &mut RoleProcess, measures: Meas
             sleep(fault.lasts).await;
             process.thaw();
             Ok(())
+        }
+        Kind::ClockWrong => {
+            let clock = process.clock.as_ref().ok_or_else(|| anyhow::anyhow!("there is no libfaketime"))?;
+            let seconds = 5 + i64::try_from(fault.variant % 36).unwrap_or(0);
+            clock.set(if fault.variant.is_multiple_of(2) { seconds } else { -seconds })?;
+            sleep(fault.lasts).await;
+            Ok(clock.set(0)?)
         }
         Kind::Drain => {
             let ended = process.drain(measures.drain).await;

@@ -5,13 +5,16 @@
 //! pair. Faults come by a plan that the seed alone decides. When they are over, everything accepted has to come to its
 //! end by itself; then the books are compared: ours, the acquirer's, finance's, the mailbox's, and what payers heard.
 
+pub mod cast;
 mod faults;
+pub mod kind;
 mod load;
 pub mod plan;
 mod processes;
 mod proxy;
 mod reckon;
 mod report;
+mod wall_clock;
 mod world;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -23,9 +26,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use self::report::Report;
 use self::{
+    cast::{Cast, Lane, Peer},
     faults::{Diary, Hands, Measures, by_lane, run_lane},
     load::Crowd,
-    plan::{Cast, Fault, Lane, Peer},
+    plan::Fault,
     reckon::Ending,
     world::World,
 };

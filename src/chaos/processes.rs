@@ -11,7 +11,7 @@ use std::{
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
-use super::plan::Actor;
+use super::{cast::Actor, wall_clock::WallClock};
 use crate::services::process::{Launch, Process, Stop};
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -20,6 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct RoleProcess {
     pub(super) actor: Actor,
+    /// None where its clock cannot be moved.
+    pub(super) clock: Option<WallClock>,
     launch: Launch,
     process: Option<Process>,
 }
@@ -41,17 +43,19 @@ impl RoleProcess {
         }
         // Nothing of this machine's own settings: `TOLOM_*` could lead to servers that are not ours.
         let path = std::env::var_os("PATH").map(|path| ("PATH", path));
+        let clock = WallClock::set_up(&directory.join(format!("{actor}.clock")))?;
+        let clock_settings = clock.iter().flat_map(WallClock::environment);
         let launch = Launch {
             program: std::env::current_exe()?,
             args,
-            env: path.into_iter().chain(mark).collect(),
+            env: path.into_iter().chain(mark).chain(clock_settings).collect(),
             directory: directory.to_owned(),
             user: None,
             output: log_of(directory, &actor),
             stop: Stop::Kill,
             patience: Duration::from_secs(2),
         };
-        Ok(Self { actor, launch, process: None })
+        Ok(Self { actor, clock, launch, process: None })
     }
 
     /// Starts it, unless it runs.

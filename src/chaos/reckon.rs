@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::{
     ChaosOptions,
     faults::{Broken, Diary},
+    kind::Kind,
     load::Heard,
-    plan::Kind,
     report::{Absorbed, DeadLetters, FaultLine, Load, Receipts, Report, Setting, Settlement},
     world::{SETTINGS, World},
 };
@@ -191,7 +191,13 @@ async fn receipts(world: &World) -> anyhow::Result<Receipts> {
         *caught.entry(mail.message_id.clone().unwrap_or_default()).or_default() += 1;
     }
     let numbers: BTreeSet<&str> = caught.keys().filter_map(|id| id.trim_start_matches('<').split('@').next()).collect();
+    let texts: BTreeMap<Uuid, u64> = world.mail.sms().into_iter().map(|sms| (sms.id, sms.repeats)).collect();
+    let planned = store::reckoning::short_messages(&world.pool).await?.into_iter();
+    let missing = planned.filter(|(_, sms)| !sms.is_some_and(|id| texts.contains_key(&id)));
     Ok(Receipts {
+        no_sms: missing.map(|(number, _)| number).collect(),
+        sms: texts.len(),
+        sms_repeated: texts.values().sum(),
         sent: sent.len(),
         never_arrived: sent.iter().filter(|number| !numbers.contains(number.as_str())).cloned().collect(),
         mails: caught.values().sum(),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::plan::Kind;
+use super::kind::Kind;
 use crate::verify;
 
 /// What a run came to.
@@ -140,10 +140,16 @@ pub struct Receipts {
     pub sent: usize,
     /// Those of them that never reached the mailbox.
     pub never_arrived: Vec<String>,
+    /// Receipts that never came by SMS.
+    pub no_sms: Vec<String>,
     /// Messages that the mailbox has.
     pub mails: u64,
     /// Those with a Message-ID that it had already.
     pub repeated: u64,
+    /// Short messages that the gateway has.
+    pub sms: usize,
+    /// Requests for one that it had already.
+    pub sms_repeated: u64,
 }
 
 /// What finance has.
@@ -185,6 +191,7 @@ impl Report {
             && self.load.contradictions.is_empty()
             && self.load.unanswered == 0
             && self.receipts.never_arrived.is_empty()
+            && self.receipts.no_sms.is_empty()
             && self.settlement.never_arrived.is_empty()
             && self.settlement.strangers.is_empty()
             && self.deaths.is_empty()
@@ -287,12 +294,13 @@ impl Report {
             text.push_str(&format!("    {count:>7} failed: {why}\n"));
         }
         let Absorbed { requests, acquirer, journal, operations } = self.absorbed;
-        let Receipts { sent, mails, repeated, .. } = self.receipts;
+        let Receipts { sent, mails, repeated, sms, sms_repeated, .. } = self.receipts;
         let settlement = &self.settlement;
         text.push_str(&format!(
             "  came again and changed nothing: {requests} requests of payers, {acquirer} requests to the acquirer, \
              {journal} reports in the journal;\n    {operations} operations were sent or asked about more than once\n  \
-             receipts: {sent} sent, {mails} mails, {repeated} of them repeated\n  finance: {} entries, {} messages, {} of \
+             receipts: {sent} sent, {mails} mails, {repeated} of them repeated; {sms} SMS, \
+             {sms_repeated} repeats of them absorbed\n  finance: {} entries, {} messages, {} of \
              them repeated; stream declared anew {} times\n  dead letters: {} in the broker, {} parked\n",
             settlement.entries,
             settlement.messages,
@@ -311,6 +319,7 @@ impl Report {
             ("LOST", &words(&self.lost)),
             ("CHARGED TWICE", &self.charged_twice),
             ("receipts that never arrived", &self.receipts.never_arrived),
+            ("receipts that never came by SMS", &self.receipts.no_sms),
             ("entries that finance never got", &words(&settlement.never_arrived)),
             ("messages to finance that the books do not know", &words(&settlement.strangers)),
         ] {

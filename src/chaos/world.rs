@@ -18,7 +18,7 @@ use url::Url;
 
 use super::{
     ChaosOptions,
-    plan::{Actor, Cast, Link, Peer},
+    cast::{Actor, Cast, Link, Peer},
     processes::{RoleProcess, log_of},
     proxy::Proxy,
 };
@@ -28,7 +28,7 @@ use crate::{
     config::{Config, Secret},
     mail_catcher::MailCatcher,
     payer::Payer,
-    services::{Services, SmallDisk, Wanted, free_ports},
+    services::{Services, SmallDisk, Wanted, ensure_packages, free_ports},
     simulator::{self, Simulator, SimulatorOptions},
     stage, store,
     store::scratch,
@@ -40,7 +40,7 @@ const CHALLENGE: Duration = Duration::from_secs(30);
 
 /// What differs from the defaults, so that a claim's lease, a retry and a look at what is unknown take seconds and not
 /// minutes: then a run of minutes sees each of them many times.
-pub(super) const SETTINGS: [(&str, &str); 17] = [
+pub(super) const SETTINGS: [(&str, &str); 19] = [
     ("database.max_connections", "10"),
     ("broker.publish_timeout_ms", "3000"),
     ("broker.retry_delays_ms", "[500, 2000, 5000]"),
@@ -56,7 +56,9 @@ pub(super) const SETTINGS: [(&str, &str); 17] = [
     ("resolve.poll_ms", "250"),
     ("resolve.schedule_s", "[1, 2, 4]"),
     ("resolve.stalled_after_s", "10"),
+    ("notice.retry_s", "2"),
     ("mail.claim_s", "8"),
+    ("sms.timeout_ms", "2000"),
     ("shutdown.drain_s", "10"),
     ("log.filter", "info"),
 ];
@@ -85,6 +87,7 @@ struct Addresses {
     broker: Url,
     acquirer: SocketAddr,
     mail: SocketAddr,
+    sms: String,
     intakes: BTreeMap<Actor, SocketAddr>,
 }
 
@@ -96,15 +99,15 @@ impl World {
         let wanted = Wanted { durable: true, ..Wanted::private(stage::target().join("services")) };
         let services = Services::ensure(&wanted, say).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let mail = MailCatcher::start_whole().await?;
         let addresses = Addresses {
             database: services.url_of_database(DATABASE).parse()?,
             broker: services.amqp_url.parse()?,
             acquirer: listener.local_addr()?,
-            mail: "127.0.0.1:0".parse()?,
+            mail: mail.smtp_addr(),
+            sms: mail.sms_url().context("short messages have a gateway")?,
             intakes: intake_addresses(cast)?,
         };
-        let mail = MailCatcher::start("127.0.0.1:0").await?;
-        let addresses = Addresses { mail: mail.smtp_addr(), ..addresses };
         let simulated = SimulatorOptions { challenge: CHALLENGE, ..SimulatorOptions::default() };
         let simulator = Simulator::with_options(clock.clone(), simulated);
         let simulating = serve(listener, simulator.clone());
@@ -112,6 +115,9 @@ impl World {
         let agency = stage::furnish(&config, &services.database_url, DATABASE, say).await?;
         let disk = small_disk(&services, options, say).await?;
         let proxies = start_proxies(cast, &addresses).await?;
+        if let Err(error) = ensure_packages(&[("faketime", "faketime")], say).await {
+            say(&format!("{error}: no clock will be wrong"));
+        }
         let mut processes = Vec::new();
         for actor in &cast.actors {
             let settings = role_settings(options, actor, &addresses, &proxies, &config)?;
@@ -206,6 +212,7 @@ fn own_settings(options: &ChaosOptions, addresses: &Addresses, directory: &Path)
     config.broker.url = addresses.broker.to_string().into();
     config.acquirer.url = format!("http://{}", addresses.acquirer);
     config.mail.url = format!("smtp://{}", addresses.mail).into();
+    config.sms.url.clone_from(&addresses.sms);
     config.sealing.keys_dir = directory.join("keys").to_string_lossy().into_owned();
     Ok(config)
 }
@@ -233,6 +240,7 @@ fn role_settings(
         ("broker.url", through(&addresses.broker, Peer::Broker)?),
         ("acquirer.url", format!("http://{}", near(Peer::Acquirer, addresses.acquirer))),
         ("mail.url", format!("smtp://{}", near(Peer::Mail, addresses.mail))),
+        ("sms.url", addresses.sms.clone()),
         ("sealing.keys_dir", config.sealing.keys_dir.clone()),
         ("intake.listen", intake),
         ("admin.listen", "127.0.0.1:0".to_owned()),

@@ -17,6 +17,9 @@ use crate::{
     telemetry,
 };
 
+/// Of the runtime's own threads, which clone and drop what the broker client's thread has read (see `main`): that takes less.
+const TASK_STACK_BYTES: usize = 64 * 1024 * 1024;
+
 /// Takes card payments for state services through RabbitMQ.
 #[derive(Debug, Parser)]
 #[command(name = "tolom", version, about)]
@@ -87,12 +90,12 @@ enum Command {
     Config(admin::Settings),
     /// Serve an acquirer for tests, chosen by test card numbers.
     Simulator,
-    /// Serve a mailbox that keeps what it is sent.
+    /// Serve a mailbox and an SMS gateway that keep what they are sent.
     MailCatcher {
         /// SMTP.
         #[arg(long, default_value = "127.0.0.1:1025")]
         listen: String,
-        /// The mailbox as web pages.
+        /// What was caught as web pages, and the gateway (POST /sms).
         #[arg(long, default_value = "127.0.0.1:8025")]
         http: String,
     },
@@ -149,7 +152,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(TASK_STACK_BYTES).enable_all().build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("tolom: no runtime: {error}");

@@ -40,6 +40,7 @@ pub struct Config {
     pub resolve: Resolve,
     pub park: Park,
     pub mail: Mail,
+    pub sms: Sms,
     pub operator: Operator,
     pub log: Log,
     pub simulator: Simulator,
@@ -152,6 +153,8 @@ sections! {
     Park { batch: usize, prefetch: u16, keep_days: u32, audit_days: u32 }
     /// Outgoing mail.
     Mail { url: Secret, from: String, domain: String, claim_s: u64 }
+    /// Outgoing short messages.
+    Sms { url: String, token: Secret, from: String, timeout_ms: u64, give_up_days: u32 }
     /// Who stands on receipts.
     Operator { name: String, phone: String, email: String }
     /// Logs.
@@ -269,6 +272,10 @@ impl Config {
         need(retries.contains(&self.notice.retry_s), "notice.retry_s", "1 to notice.longest_retry_s")?;
         need((1..=30).contains(&self.notice.give_up_days), "notice.give_up_days", "1 to 30")?;
         need((1..=180).contains(&self.notice.hold_days), "notice.hold_days", "1 to 180")?;
+        let gateway = self.sms.url.is_empty() || scheme(&self.sms.url, &["http", "https"]);
+        need(gateway, "sms.url", "an http:// or https:// address, or none")?;
+        need((1..=60_000).contains(&self.sms.timeout_ms), "sms.timeout_ms", "1 to 60000")?;
+        need((1..=30).contains(&self.sms.give_up_days), "sms.give_up_days", "1 to 30")?;
         need(!self.resolve.schedule_s.is_empty(), "resolve.schedule_s", "at least one wait")?;
         need(self.resolve.poll_ms > 0, "resolve.poll_ms", "at least 1")?;
         need((1..=24).contains(&self.sealing.seal_hours), "sealing.seal_hours", "1 to 24")?;

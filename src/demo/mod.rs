@@ -60,7 +60,8 @@ pub struct DemoOptions {
     pub flags: Vec<(String, String)>,
 }
 
-/// Runs the demo. True if every payment ended as its card says, every receipt was caught once, and every rule is kept.
+/// Runs the demo. True if every payment ended as its card says, every receipt was caught once by mail and once by SMS,
+/// and every rule is kept.
 ///
 /// # Errors
 /// When there is no database or no broker, or something of the demo's own cannot be made. Whatever was made is removed.
@@ -99,6 +100,7 @@ async fn act(options: &DemoOptions, stage: &mut Stage, screen: Screen) -> anyhow
         settings: &SETTINGS,
         flags: options.flags.clone(),
         simulator: SimulatorOptions::default(),
+        short_messages: true,
         durable: false,
     };
     let set = stage.raise(&plan, |text| screen.say(text)).await?;
@@ -175,17 +177,18 @@ async fn repeat(set: &Set, payer: &Payer, payments: &[Played]) -> anyhow::Result
     })
 }
 
-/// Waits until the receipts are caught and nothing is on its way any more.
+/// Waits until the receipts are caught, by mail and by SMS, and nothing is on its way any more.
 async fn settle(set: &Set, payments: &[Played]) -> anyhow::Result<Receipts> {
     let paid = payments.iter().filter(|played| played.is_paid()).count();
     // What does not settle is for the findings to tell.
     let _ = tokio::time::timeout(SETTLED_WITHIN, async {
         set.mail.wait_for_count(paid).await;
+        set.mail.wait_for_sms(|caught| caught.len() >= paid).await;
         while books::on_their_way(&set.pool).await? > 0 {
             tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok::<_, crate::store::StoreError>(())
     })
     .await;
-    Ok(Receipts::compare(payments, &set.mail.messages(), &set.config.mail.domain))
+    Ok(Receipts::compare(payments, &set.mail.messages(), &set.mail.sms(), &set.config.mail.domain))
 }

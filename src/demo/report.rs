@@ -5,7 +5,11 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::play::Played;
-use crate::{mail_catcher::CaughtMail, stage::Addresses, verify};
+use crate::{
+    mail_catcher::{CaughtMail, CaughtSms},
+    stage::Addresses,
+    verify,
+};
 
 /// Everything that was found.
 #[derive(Debug, Serialize)]
@@ -52,24 +56,32 @@ impl Repetition {
     }
 }
 
-/// Receipts against mail.
+/// Receipts against mail and short messages.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Receipts {
     /// Payments that were paid.
     pub(super) paid: usize,
-    /// Receipts caught.
+    /// Receipts caught by mail.
     pub(super) caught: usize,
+    /// Receipts caught by SMS.
+    pub(super) sms: usize,
     /// Receipts that were not caught, were caught more than once, or belong to nobody.
     pub(super) wrong: Vec<String>,
 }
 
 impl Receipts {
-    /// Compares numbers with message ids, which are made of them.
-    pub(super) fn compare(payments: &[Played], mail: &[std::sync::Arc<CaughtMail>], domain: &str) -> Self {
+    /// Compares numbers with message ids, which are made of them, and with the texts of short messages.
+    pub(super) fn compare(
+        payments: &[Played],
+        mail: &[std::sync::Arc<CaughtMail>],
+        sms: &[CaughtSms],
+        domain: &str,
+    ) -> Self {
         let mut caught: HashMap<String, usize> = HashMap::new();
-        // On a slow machine somebody may have been told that a payment was unknown.
+        // On a slow machine somebody may have been told that a payment was unknown, and a visitor may have asked for a
+        // receipt once more.
         let ids = mail.iter().map(|message| message.message_id.clone().unwrap_or_default());
-        for id in ids.filter(|id| !id.starts_with("<notice-")) {
+        for id in ids.filter(|id| !id.starts_with("<notice-") && !id.starts_with("<again-")) {
             *caught.entry(id).or_default() += 1;
         }
         let receipts = caught.values().sum();
@@ -81,10 +93,17 @@ impl Receipts {
                 Some(times) => wrong.push(format!("{number} came {times} times")),
                 None => wrong.push(format!("{number} did not come")),
             }
+            match sms.iter().filter(|caught| caught.text.contains(&format!("/receipts/{number}"))).count() {
+                1 => {}
+                times => wrong.push(format!("{number} came {times} times by SMS")),
+            }
         }
         wrong.extend(caught.into_keys().map(|id| format!("{id} is no receipt of these payments")));
         let paid = payments.iter().filter(|played| played.is_paid()).count();
-        Self { paid, caught: receipts, wrong }
+        if sms.len() > paid {
+            wrong.push(format!("{} SMS for {paid} payments", sms.len()));
+        }
+        Self { paid, caught: receipts, sms: sms.len(), wrong }
     }
 }
 
@@ -161,7 +180,10 @@ impl Report {
             repetition.second_card_status, repetition.second_card_problem
         ));
         add(match self.receipts.wrong.as_slice() {
-            [] => format!("{} payments paid, {} receipts caught, each once.", self.receipts.paid, self.receipts.caught),
+            [] => {
+                let Receipts { paid, caught, sms, .. } = self.receipts;
+                format!("{paid} payments paid, {caught} receipts caught by mail and {sms} by SMS, each once.")
+            }
             wrong => format!("Receipts that are WRONG: {}.", wrong.join("; ")),
         });
         let Unknown { payments, paid, not_charged } = self.unknown;
@@ -187,7 +209,7 @@ impl Report {
         let pages = if *has_pages { format!("  pages      {site}/en/\n") } else { String::new() };
         format!(
             "\n{pages}  API        {site}/v1/\n  metrics    {metrics}\n  books      {books}   (the acquirer's)\n  \
-             mail       {mail}\n  database   {database}\n  queues     {queues}*\n  log        {}\n\n  Bills to pay by hand: {}\n  curl {site}/v1/bills/{bill}\n\n  \
+             mail, SMS  {mail}\n  database   {database}\n  queues     {queues}*\n  log        {}\n\n  Bills to pay by hand: {}\n  curl {site}/v1/bills/{bill}\n\n  \
              Ctrl-C ends it and removes everything.\n",
             log.display(),
             self.unpaid.join(" "),

@@ -49,13 +49,16 @@ fn render(intake: &Intake, receipt: &Receipt, form: Form) -> Result<(&'static st
         tracing::error!(error, payment.id = %receipt.payment, "a receipt cannot be written");
         Problem::internal()
     };
+    let public_url = &config.intake.public_url;
     match form {
         Form::Html => {
-            let html = receipt.html(&config.operator, &config.intake.public_url).map_err(|error| failed(&error))?;
+            let html = receipt.html(&config.operator, public_url).map_err(|error| failed(&error))?;
             Ok(("text/html; charset=utf-8", html.into_bytes()))
         }
-        Form::Pdf => Ok(("application/pdf", receipt.pdf(&config.operator).map_err(|error| failed(&error))?)),
-        Form::Json => Ok(("application/json", serde_json::to_vec(receipt).map_err(|error| failed(&error))?)),
+        Form::Pdf => {
+            Ok(("application/pdf", receipt.pdf(&config.operator, public_url).map_err(|error| failed(&error))?))
+        }
+        Form::Json => Ok(("application/json", receipt.json(public_url).map_err(|error| failed(&error))?)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The caught messages in a browser.
+//! The caught messages in a browser, and the gateway that catches the short ones.
 
 use std::sync::Arc;
 
@@ -11,33 +11,40 @@ use axum::{
     routing::get,
 };
 
-use super::{CaughtMail, Mailbox};
+use super::{
+    CaughtMail, CaughtSms, Mailbox,
+    sms::{self, Outlet},
+};
 
 #[derive(Template)]
 #[template(path = "list.html", config = "src/mail_catcher/askama.toml")]
 struct List {
     messages: Vec<Arc<CaughtMail>>,
+    /// Short ones.
+    texts: Vec<CaughtSms>,
 }
 
 /// The header fields that keep a caught page from doing anything.
-const HARMLESS: [(HeaderName, &str); 3] = [
+pub(super) const HARMLESS: [(HeaderName, &str); 3] = [
     (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-pub(super) fn view(mailbox: Arc<Mailbox>) -> Router {
+pub(super) fn view(mailbox: Arc<Mailbox>, outlet: Arc<Outlet>) -> Router {
     Router::new()
-        .route("/", get(list))
+        .route("/", get(list).with_state((Arc::clone(&mailbox), Arc::clone(&outlet))))
         .route("/messages", get(json))
         .route("/messages/{number}", get(raw))
         .with_state(mailbox)
+        .merge(sms::routes(outlet))
 }
 
-async fn list(State(mailbox): State<Arc<Mailbox>>) -> impl IntoResponse {
-    let mut messages = mailbox.messages();
+async fn list(State((mailbox, outlet)): State<(Arc<Mailbox>, Arc<Outlet>)>) -> impl IntoResponse {
+    let (mut messages, mut texts) = (mailbox.messages(), outlet.messages());
     messages.reverse();
-    match (List { messages }).render() {
+    texts.reverse();
+    match (List { messages, texts }).render() {
         Ok(page) => (HARMLESS, Html(page)).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

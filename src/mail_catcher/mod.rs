@@ -1,12 +1,14 @@
-//! A mail server that keeps what it gets instead of delivering it: the demo shows receipts with it, and tests read them.
+//! A mail server and an SMS gateway that keep what they get instead of delivering it: the demo shows receipts with them,
+//! and tests read them.
 //!
-//! A real socket that speaks SMTP (RFC 5321) strictly, so that what passes here passes elsewhere, and that fails on
-//! demand in the ways real servers fail. It delivers nothing, asks nobody for a password, and belongs on a loopback
-//! address.
+//! Real sockets that speak SMTP (RFC 5321) and our own gateway's contract strictly, so that what passes here passes
+//! elsewhere, and that fail on demand in the ways real servers fail. It delivers nothing, asks nobody for a password,
+//! and belongs on a loopback address.
 
 mod caught;
 mod http;
 mod session;
+mod sms;
 mod smtp;
 
 use std::{
@@ -21,6 +23,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use caught::CaughtMail;
 pub use session::LARGEST_MESSAGE;
+pub use sms::{CaughtSms, SmsFault};
+
+use self::sms::Outlet;
+use crate::simulator::{Line, Lines};
 
 /// Messages kept; the oldest go first.
 const KEPT_MESSAGES: usize = 10_000;
@@ -137,6 +143,9 @@ impl Faults {
 pub struct MailCatcher {
     address: SocketAddr,
     mailbox: Arc<Mailbox>,
+    outlet: Arc<Outlet>,
+    /// Where the view and the gateway are, if they are served.
+    http: Option<SocketAddr>,
     running: DropGuard,
 }
 
@@ -150,13 +159,21 @@ impl MailCatcher {
     fn serve(listener: TcpListener) -> io::Result<Self> {
         let (address, mailbox, stop) = (listener.local_addr()?, Mailbox::new(), CancellationToken::new());
         tokio::spawn(smtp::serve(listener, Arc::clone(&mailbox), stop.clone()));
-        Ok(Self { address, mailbox, running: stop.drop_guard() })
+        Ok(Self { address, mailbox, outlet: Outlet::new(), http: None, running: stop.drop_guard() })
     }
 
-    /// Speaks SMTP on one listener and shows the messages over HTTP on another, as [`serve`] does.
+    /// The same with the view and the gateway, on any free ports of the loopback interface.
+    pub async fn start_whole() -> io::Result<Self> {
+        let listen = async || TcpListener::bind("127.0.0.1:0").await;
+        Self::with_view(listen().await?, listen().await?)
+    }
+
+    /// Speaks SMTP on one listener, and on another shows the messages over HTTP and takes short ones, as [`serve`] does.
     pub fn with_view(smtp: TcpListener, http: TcpListener) -> io::Result<Self> {
-        let catcher = Self::serve(smtp)?;
-        let view = axum::serve(http, http::view(Arc::clone(&catcher.mailbox)));
+        let address = http.local_addr()?;
+        let catcher = Self { http: Some(address), ..Self::serve(smtp)? };
+        let view = http::view(Arc::clone(&catcher.mailbox), Arc::clone(&catcher.outlet));
+        let view = axum::serve(Lines::new(http), view.into_make_service_with_connect_info::<Line>());
         let stop = catcher.running.token().clone();
         tokio::spawn(async move {
             if let Err(error) = view.with_graceful_shutdown(stop.cancelled_owned()).await {
@@ -195,6 +212,33 @@ impl MailCatcher {
         }
     }
 
+    /// Where short messages are taken; none without the view.
+    pub fn sms_url(&self) -> Option<String> {
+        self.http.map(|address| format!("http://{address}/sms"))
+    }
+
+    /// The short messages kept, the oldest first.
+    pub fn sms(&self) -> Vec<CaughtSms> {
+        self.outlet.messages()
+    }
+
+    /// From now on treats requests like this, one after the other; what comes then goes well.
+    pub fn set_sms_faults(&self, faults: impl IntoIterator<Item = SmsFault>) {
+        self.outlet.set_faults(faults);
+    }
+
+    /// Waits until the short messages kept are as wanted, and returns them; as patient as [`Self::wait_for`].
+    pub async fn wait_for_sms(&self, mut wanted: impl FnMut(&[CaughtSms]) -> bool) -> Vec<CaughtSms> {
+        let mut changes = self.outlet.changes.subscribe();
+        loop {
+            changes.borrow_and_update();
+            let messages = self.sms();
+            if wanted(&messages) || changes.changed().await.is_err() {
+                return messages;
+            }
+        }
+    }
+
     /// Waits until at least `count` messages are kept.
     pub async fn wait_for_count(&self, count: usize) -> Vec<Arc<CaughtMail>> {
         self.wait_for(|messages| messages.len() >= count).await
@@ -209,14 +253,15 @@ pub async fn overhear(said: &[u8]) -> (Vec<u8>, Vec<Arc<CaughtMail>>) {
 }
 
 /// Runs a mail catcher with its HTTP view until `shutdown`: `GET /` lists the messages, `GET /messages` does so in
-/// JSON, `GET /messages/{n}` is one as it came.
+/// JSON, `GET /messages/{n}` is one as it came; `POST /sms` takes a short message (`schemas/sms.openapi.json`) and
+/// `GET /sms` lists those in JSON.
 pub async fn serve(smtp: TcpListener, http: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
-    let mailbox = Mailbox::new();
+    let (mailbox, outlet) = (Mailbox::new(), Outlet::new());
     // When the view ends in an error, so does the rest.
     let stop = shutdown.child_token();
     let _stop = stop.clone().drop_guard();
-    let view =
-        axum::serve(http, http::view(Arc::clone(&mailbox))).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let view = http::view(Arc::clone(&mailbox), outlet).into_make_service_with_connect_info::<Line>();
+    let view = axum::serve(Lines::new(http), view).with_graceful_shutdown(stop.clone().cancelled_owned());
     let (view, ()) = tokio::join!(
         async {
             let ended = view.await;

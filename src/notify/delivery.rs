@@ -1,7 +1,10 @@
 //! Sends a batch of messages and sorts them by what came of each.
 
 use super::{Mail, MailError, MailFault, Mailer, Receipt, RenderError};
-use crate::{config::Operator, store::receipts::ReceiptRow};
+use crate::{
+    config::Operator,
+    store::{receipt_copies::ReceiptCopy, receipts::ReceiptRow},
+};
 
 /// What came of a batch, by the key of each message.
 #[derive(Debug)]
@@ -41,4 +44,13 @@ pub async fn deliver<K>(mailer: &Mailer, messages: Vec<(K, Result<Mail, RenderEr
 pub fn receipt_mail(row: ReceiptRow, operator: &Operator, public_url: &str) -> Result<Mail, RenderError> {
     let email = row.email.clone();
     Receipt::from(row).mail(&email, operator, public_url)
+}
+
+/// The message that brings a receipt once more, because its payer asked. It has a Message-ID of its own (RFC 5322,
+/// section 3.6.4: another message, another identifier), or mail servers would take it for the one that came before and
+/// drop it; and says that it is a copy, or its reader would take it for a second payment.
+pub fn receipt_again_mail(copy: ReceiptCopy, operator: &Operator, public_url: &str) -> Result<Mail, RenderError> {
+    let ReceiptCopy { id, receipt, .. } = copy;
+    let email = receipt.email.clone();
+    Receipt::from(receipt).mail_again(id, &email, operator, public_url)
 }

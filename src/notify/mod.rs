@@ -1,8 +1,10 @@
-//! Receipts and notices: what they say in three languages, how they look, and how they reach the payer by mail.
+//! Receipts and notices: what they say in three languages, how they look, and how they reach the payer by mail and by
+//! SMS.
 //!
-//! The boundary: Fluent, the PDF writer and lettre stay in here. Whoever sends a receipt fills in a [`Receipt`], turns
-//! it into a [`Mail`] (or a notice, by [`notice_mail`]) and hands that to a [`Mailer`]; whoever shows one asks for
-//! [`Receipt::html`], [`Receipt::pdf`] or its JSON. Names, addresses and texts are in no error, log line or `Debug`
+//! The boundary: Fluent, the PDF writer, lettre and the gateway's HTTP stay in here. Whoever sends a receipt fills in a
+//! [`Receipt`], turns it into a [`Mail`] (or a notice, by [`notice_mail`]) and hands that to a [`Mailer`], or into an
+//! [`Sms`] by [`receipt_sms`] for a [`Gateway`]; whoever shows one asks for [`Receipt::html`], [`Receipt::pdf`] or
+//! [`Receipt::json`]. Names, addresses and texts are in no error, log line or `Debug`
 //! output.
 
 mod connections;
@@ -11,7 +13,10 @@ mod format;
 mod mailer;
 mod notice;
 mod pdf;
+mod qr;
 mod receipt;
+mod short;
+mod sms;
 mod texts;
 
 use std::{fmt, str::FromStr};
@@ -19,10 +24,12 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 pub use connections::AddressFault;
-pub use delivery::{Delivered, deliver, receipt_mail};
+pub use delivery::{Delivered, deliver, receipt_again_mail, receipt_mail};
 pub use mailer::{Mail, MailError, MailFault, Mailer, MailerError};
 pub use notice::{Sender, notice_mail};
 pub use receipt::{RECEIPT_STYLE, Receipt, RenderError};
+pub use short::receipt_sms;
+pub use sms::{Gateway, GatewayError, Sms, SmsError, SmsFault};
 
 /// The languages of the payer's pages and receipts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -7,10 +7,12 @@ use std::sync::LazyLock;
 
 use krilla::{
     Document,
+    action::{Action, LinkAction},
+    annotation::{Annotation, LinkAnnotation, Target},
     color::rgb,
-    geom::{PathBuilder, Point},
+    geom::{PathBuilder, Point, Rect},
     metadata::{DateTime, Metadata},
-    page::PageSettings,
+    page::{Page, PageSettings},
     paint::{Fill, Paint, Stroke},
     surface::Surface,
     text::{Font, TextDirection},
@@ -19,7 +21,10 @@ use skrifa::{
     FontRef, GlyphId, MetadataProvider, charmap::Charmap, instance::LocationRef, instance::Size, metrics::GlyphMetrics,
 };
 
-use super::receipt::{Receipt, RenderError, Row, Words};
+use super::{
+    qr::{QUIET, Qr},
+    receipt::{Receipt, RenderError, Row, Words},
+};
 use crate::clock::BISHKEK;
 
 static FONT_FILE: &[u8] = include_bytes!("fonts/DejaVuSans-subset.ttf");
@@ -36,10 +41,13 @@ const PAGE: (f32, f32) = (595.28, 841.89);
 const MARGIN: f32 = 56.0;
 const VALUES_AT: f32 = 236.0;
 const RIGHT: f32 = PAGE.0 - MARGIN;
+/// Side of the code without its border, 33 mm: a module of 0.8 mm, which any telephone reads off paper.
+const CODE: f32 = 94.0;
 
 const INK: [u8; 3] = [0x1b, 0x24, 0x30];
 const GREY: [u8; 3] = [0x55, 0x60, 0x6d];
 const GREEN: [u8; 3] = [0x11, 0x69, 0x3d];
+const LINK: [u8; 3] = [0x0b, 0x5c, 0xad];
 const RULE: [u8; 3] = [0xd5, 0xdb, 0xe2];
 
 /// The font twice: as the writer embeds it, and as its measures are read.
@@ -55,12 +63,14 @@ pub(super) fn write(receipt: &Receipt, words: &Words, operator: &str) -> Result<
     document.set_metadata(metadata(receipt, words, operator));
     let settings = PageSettings::from_wh(PAGE.0, PAGE.1).ok_or(RenderError::Pdf)?;
     let mut page = document.start_page_with(settings);
-    fill(&mut Sheet { surface: page.surface(), typeface, y: MARGIN }, words, operator);
+    let link = fill(&mut Sheet { surface: page.surface(), typeface, y: MARGIN }, words, operator);
+    add_link(&mut page, link, &words.verify.url, &words.verify.label);
     page.finish();
     document.finish().map_err(|_| RenderError::Pdf)
 }
 
-fn fill(sheet: &mut Sheet<'_>, words: &Words, operator: &str) {
+/// Writes the page, and says where the verifying page's address stands.
+fn fill(sheet: &mut Sheet<'_>, words: &Words, operator: &str) -> Option<Rect> {
     sheet.paragraph(operator, 10.0, GREY);
     sheet.paragraph(&words.title, 20.0, INK);
     sheet.y += 6.0;
@@ -72,9 +82,18 @@ fn fill(sheet: &mut Sheet<'_>, words: &Words, operator: &str) {
         sheet.row(row);
     }
     sheet.rule();
-    sheet.y += 12.0;
+    sheet.y += 14.0;
+    let link = sheet.verification(words);
+    sheet.y += 10.0;
     sheet.paragraph(&words.questions, 9.0, GREY);
     sheet.paragraph(&words.not_yours, 9.0, GREY);
+    link
+}
+
+fn add_link(page: &mut Page<'_>, place: Option<Rect>, url: &str, alternative: &str) {
+    let Some(place) = place else { return };
+    let target = Target::Action(Action::Link(LinkAction::new(url.to_owned())));
+    page.add_annotation(Annotation::new_link(LinkAnnotation::new(place, target), Some(alternative.to_owned())));
 }
 
 fn metadata(receipt: &Receipt, words: &Words, operator: &str) -> Metadata {
@@ -117,6 +136,39 @@ impl Sheet<'_> {
         let below_label = self.lines(&row.label, (MARGIN, top), VALUES_AT - MARGIN - 12.0, 10.5, GREY);
         let below_value = self.lines(&row.value, (VALUES_AT, top), RIGHT - VALUES_AT, 10.5, INK);
         self.y = below_label.max(below_value) + 3.0;
+    }
+
+    /// The code that holds the verifying page's address, and the address in letters beside it, centred on the code; its
+    /// place.
+    fn verification(&mut self, words: &Words) -> Option<Rect> {
+        let top = self.y;
+        let code = Qr::of(&words.verify.url);
+        let left = code.as_ref().map_or(MARGIN, |code| self.code(code, top));
+        let (width, lines) = (RIGHT - left, [(&words.verify.label, 10.5, INK), (&words.scan, 9.0, GREY)]);
+        let mut y = top + if code.is_some() { 16.0 } else { 0.0 };
+        for (text, size, color) in lines {
+            y = self.lines(text, (left, y), width, size, color) + 2.0;
+        }
+        let below = self.lines(&words.verify.url, (left, y), width, 9.0, LINK);
+        self.y = below.max(top + if code.is_some() { CODE } else { 0.0 });
+        Rect::from_ltrb(left, y, RIGHT, below)
+    }
+
+    /// Draws a code at the margin, and says where there is room beside it.
+    fn code(&mut self, code: &Qr, top: f32) -> f32 {
+        let (module, place) = (CODE / code.width as f32, |modules: usize| modules as f32 * CODE / code.width as f32);
+        let mut path = PathBuilder::new();
+        for (x, y, length) in &code.runs {
+            let run = Rect::from_xywh(MARGIN + place(*x), top + place(*y), place(*length), module);
+            if let Some(run) = run {
+                path.push_rect(run);
+            }
+        }
+        if let Some(path) = path.finish() {
+            self.surface.set_fill(Some(Fill { paint: paint([0, 0, 0]), ..Fill::default() }));
+            self.surface.draw_path(&path);
+        }
+        MARGIN + CODE + place(QUIET)
     }
 
     fn rule(&mut self) {

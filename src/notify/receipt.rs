@@ -11,6 +11,7 @@ use super::{
     Locale, Mail,
     format::{LONGEST_CODE, LONGEST_NAME, amount, card, moment, one_line, questions},
     pdf,
+    qr::Qr,
     texts::{Text, say, say_with},
 };
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
 /// hash allows the receipt's look.
 pub const RECEIPT_STYLE: &str = include_str!("templates/receipt.css");
 
-/// A paid payment, as its payer gets to see it. Serialized, it is the receipt's JSON form.
+/// A paid payment, as its payer gets to see it.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Receipt {
     /// The receipt's own number.
@@ -76,8 +77,20 @@ pub(super) struct Words {
     pub(super) intro: String,
     pub(super) amount: String,
     pub(super) rows: Vec<Row>,
+    /// The payment's page.
+    pub(super) online: Link,
+    /// The page that says whether the receipt is genuine.
+    pub(super) verify: Link,
+    /// Beside the code that holds that page's address.
+    pub(super) scan: String,
     pub(super) questions: String,
     pub(super) not_yours: String,
+}
+
+/// An address, and what one gets there.
+pub(super) struct Link {
+    pub(super) label: String,
+    pub(super) url: String,
 }
 
 #[derive(Template)]
@@ -86,8 +99,17 @@ struct Page<'a> {
     language: &'a str,
     operator: &'a str,
     words: Words,
-    link: &'a str,
-    online: &'a str,
+    /// What a list of messages shows beside the subject: first in the page, and not seen there.
+    preheader: Option<String>,
+    qr: Option<String>,
+}
+
+/// The JSON form: the receipt, and where it can be verified.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    receipt: &'a Receipt,
+    verify_url: String,
 }
 
 impl From<ReceiptRow> for Receipt {
@@ -110,66 +132,97 @@ impl From<ReceiptRow> for Receipt {
 }
 
 impl Receipt {
-    /// The receipt as plain text.
-    pub fn text(&self, operator: &Operator) -> String {
-        let words = self.words(operator);
-        let mut text = format!("{}\n{}: {}\n\n{}\n\n", words.title, words.paid, words.amount, words.intro);
-        for Row { label, value } in &words.rows {
-            text.push_str(&format!("{label}: {value}\n"));
-        }
-        text.push_str(&format!("\n{}\n{}\n", words.questions, words.not_yours));
-        text
+    /// The receipt as plain text; `public_url` is the intake site's.
+    pub fn text(&self, operator: &Operator, public_url: &str) -> String {
+        text(&self.words(operator, public_url))
     }
 
-    /// The receipt as a whole HTML page, for mail and browser; `public_url` is the intake site's.
+    /// The receipt as a whole HTML page for a browser, with a QR code of its verifying page.
     pub fn html(&self, operator: &Operator, public_url: &str) -> Result<String, RenderError> {
-        let language = self.locale.as_str();
-        let site = public_url.trim_end_matches('/');
-        let page = Page {
-            language,
-            operator: &one_line(&operator.name, LONGEST_NAME),
-            words: self.words(operator),
-            link: &format!("{site}/{language}/payments/{}", self.payment),
-            online: &say(self.locale, Text::Online),
-        };
-        page.render().map_err(RenderError::Html)
+        let words = self.words(operator, public_url);
+        let qr = Qr::of(&words.verify.url).map(|code| code.svg());
+        self.page(words, operator, None, qr)
     }
 
     /// The receipt as PDF, one A4 page. The same receipt always gives the same bytes.
-    pub fn pdf(&self, operator: &Operator) -> Result<Vec<u8>, RenderError> {
-        pdf::write(self, &self.words(operator), &one_line(&operator.name, LONGEST_NAME))
+    pub fn pdf(&self, operator: &Operator, public_url: &str) -> Result<Vec<u8>, RenderError> {
+        pdf::write(self, &self.words(operator, public_url), &one_line(&operator.name, LONGEST_NAME))
+    }
+
+    /// The receipt as a JSON document, with `verify_url`.
+    pub fn json(&self, public_url: &str) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&Document { receipt: self, verify_url: self.verify_url(public_url) })
+    }
+
+    /// The page where anybody who has the receipt's number can see whether it is genuine.
+    pub fn verify_url(&self, public_url: &str) -> String {
+        let site = public_url.trim_end_matches('/');
+        format!("{site}/{}/receipts/{}", self.locale, one_line(&self.number, LONGEST_CODE))
     }
 
     /// The message that brings this receipt to an address.
     pub fn mail(&self, to: &str, operator: &Operator, public_url: &str) -> Result<Mail, RenderError> {
-        Ok(Mail {
-            id: self.number.clone(),
-            to: to.to_owned(),
-            locale: self.locale,
-            subject: self.subject(),
-            text: self.text(operator),
-            html: self.html(operator, public_url)?,
-        })
+        let words = self.words(operator, public_url);
+        self.message(self.number.clone(), self.subject(Text::Subject), to, words, operator)
     }
 
-    fn subject(&self) -> String {
+    /// The message that brings it once more, because its payer asked; `copy` is constant over all attempts.
+    pub fn mail_again(&self, copy: Uuid, to: &str, operator: &Operator, public_url: &str) -> Result<Mail, RenderError> {
+        let words = Words { intro: say(self.locale, Text::IntroAgain), ..self.words(operator, public_url) };
+        self.message(format!("again-{copy}"), self.subject(Text::SubjectAgain), to, words, operator)
+    }
+
+    /// Without a picture of the code: mail programs strip SVG and block what is fetched, and who reads mail can press a
+    /// link.
+    fn message(
+        &self,
+        id: String,
+        subject: String,
+        to: &str,
+        words: Words,
+        operator: &Operator,
+    ) -> Result<Mail, RenderError> {
+        let text = text(&words);
+        let preheader = format!("{}: {}. {}", words.paid, words.amount, words.intro);
+        let html = self.page(words, operator, Some(preheader), None)?;
+        Ok(Mail { id, to: to.to_owned(), locale: self.locale, subject, text, html })
+    }
+
+    fn page(
+        &self,
+        words: Words,
+        operator: &Operator,
+        preheader: Option<String>,
+        qr: Option<String>,
+    ) -> Result<String, RenderError> {
+        let operator = &one_line(&operator.name, LONGEST_NAME);
+        let page = Page { language: self.locale.as_str(), operator, words, preheader, qr };
+        page.render().map_err(RenderError::Html)
+    }
+
+    fn subject(&self, text: Text) -> String {
         let arguments = [
             ("number", one_line(&self.number, LONGEST_CODE)),
             ("service", say(self.locale, Text::service(&self.service))),
             ("amount", amount(self.amount, self.locale)),
         ];
-        say_with(self.locale, Text::Subject, &arguments.each_ref().map(|(name, value)| (*name, value.as_str())))
+        say_with(self.locale, text, &arguments.each_ref().map(|(name, value)| (*name, value.as_str())))
     }
 
-    fn words(&self, operator: &Operator) -> Words {
+    fn words(&self, operator: &Operator, public_url: &str) -> Words {
+        let say = |text| say(self.locale, text);
+        let payment_page = format!("{}/{}/payments/{}", public_url.trim_end_matches('/'), self.locale, self.payment);
         Words {
-            title: say(self.locale, Text::Title),
-            paid: say(self.locale, Text::Paid),
-            intro: say(self.locale, Text::Intro),
+            title: say(Text::Title),
+            paid: say(Text::Paid),
+            intro: say(Text::Intro),
             amount: amount(self.amount, self.locale),
             rows: self.rows(),
+            online: Link { label: say(Text::Online), url: payment_page },
+            verify: Link { label: say(Text::Verify), url: self.verify_url(public_url) },
+            scan: say(Text::Scan),
             questions: questions(operator, self.locale),
-            not_yours: say(self.locale, Text::NotYours),
+            not_yours: say(Text::NotYours),
         }
     }
 
@@ -197,181 +250,22 @@ impl fmt::Debug for Receipt {
     }
 }
 
+fn text(words: &Words) -> String {
+    let mut text = format!("{}\n{}: {}\n\n{}\n\n", words.title, words.paid, words.amount, words.intro);
+    for Row { label, value } in &words.rows {
+        text.push_str(&format!("{label}: {value}\n"));
+    }
+    for Link { label, url } in [&words.online, &words.verify] {
+        text.push_str(&format!("\n{label}:\n{url}\n"));
+    }
+    text.push_str(&format!("\n{}\n{}\n", words.questions, words.not_yours));
+    text
+}
+
 fn in_bishkek<S: Serializer>(at: &OffsetDateTime, serializer: S) -> Result<S::Ok, S::Error> {
     let text = at.to_offset(BISHKEK).format(&Rfc3339).map_err(serde::ser::Error::custom)?;
     serializer.serialize_str(&text)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use time::macros::datetime;
-
-    use super::*;
-    use crate::{config::Config, payment::Currency};
-
-    fn receipt(locale: Locale) -> Receipt {
-        Receipt {
-            number: "TLM-0000000042".into(),
-            payment: Uuid::from_u128(0x0192_0000_7000_8000_0000_0000_0000_0042),
-            bill: "1600000017".parse().unwrap(),
-            service: "driving_licence".into(),
-            applicant: "Үсөнова Өкүм Ыңтымаковна".into(),
-            amount: Money::new(414_000, Currency::KGS),
-            card: MaskedCard { number: "411111******1111".into(), brand: "visa".into() },
-            authorization_code: Some("A1B2C3".into()),
-            rrn: Some("632800000017".into()),
-            paid_at: datetime!(2026-11-22 20:05:09 UTC),
-            locale,
-        }
-    }
-
-    fn operator() -> Operator {
-        Config::defaults().operator
-    }
-
-    /// What every form of the receipt says in a language.
-    fn said(locale: Locale) -> Vec<&'static str> {
-        let mut said = vec![
-            "TLM-0000000042",
-            "01920000-7000-8000-0000-000000000042",
-            "1600000017",
-            "Үсөнова Өкүм Ыңтымаковна",
-            "Visa **** 1111",
-            "A1B2C3",
-            "632800000017",
-            "23.11.2026 02:05 (UTC+6)",
-            "+996 312 000 000",
-            "help@tolom.example",
-        ];
-        said.extend(match locale {
-            Locale::Ky => ["Төлөм дүмүрчөгү", "Төлөндү", "Айдоочулук күбөлүк", "4\u{a0}140,00 сом", "Арыз берүүчү"],
-            Locale::Ru => {
-                ["Квитанция об оплате", "Оплачено", "Водительское удостоверение", "4\u{a0}140,00 сом", "Заявитель"]
-            }
-            Locale::En => ["Payment receipt", "Paid", "Driving licence", "4\u{a0}140.00 KGS", "Applicant"],
-        });
-        said
-    }
-
-    #[test]
-    fn text_and_page_say_everything_in_each_language() {
-        for locale in Locale::ALL {
-            let receipt = receipt(locale);
-            let html = receipt.html(&operator(), "https://pay.example/").unwrap();
-            for form in [receipt.text(&operator()), html.clone()] {
-                for words in said(locale) {
-                    assert!(form.contains(words), "{locale}: {words} is not in {form}");
-                }
-                assert!(!form.contains("411111"), "more of the card than its last digits");
-            }
-            assert!(html.contains(&format!("<html lang=\"{locale}\">")));
-            assert!(html.contains(&format!("https://pay.example/{locale}/payments/{}", receipt.payment)));
-        }
-    }
-
-    #[test]
-    fn the_pdf_says_everything_in_each_language() {
-        for locale in Locale::ALL {
-            let bytes = receipt(locale).pdf(&operator()).unwrap();
-            let document = lopdf::Document::load_mem(&bytes).unwrap();
-            assert_eq!(document.get_pages().len(), 1);
-            let text = unbroken(&document.extract_text(&[1]).unwrap());
-            for words in said(locale) {
-                assert!(text.contains(&unbroken(words)), "{locale}: {words} is not in {text}");
-            }
-            let date = document.trailer.get(b"Info").and_then(|info| document.dereference(info)).unwrap().1;
-            let date = date.as_dict().unwrap().get(b"CreationDate").unwrap().as_str().unwrap();
-            assert_eq!(std::str::from_utf8(date).unwrap(), "D:20261123020509+06'00");
-        }
-    }
-
-    /// Without white space, for lines are broken where the page ends.
-    fn unbroken(text: &str) -> String {
-        text.split_whitespace().collect()
-    }
-
-    #[test]
-    fn the_same_receipt_is_the_same_pdf() {
-        let receipt = receipt(Locale::Ky);
-        assert_eq!(receipt.pdf(&operator()).unwrap(), receipt.pdf(&operator()).unwrap());
-    }
-
-    #[test]
-    fn a_very_long_name_stays_on_the_page() {
-        let long = Receipt { applicant: "Щ".repeat(5_000), ..receipt(Locale::Ru) };
-        let document = lopdf::Document::load_mem(&long.pdf(&operator()).unwrap()).unwrap();
-        let text = document.extract_text(&[1]).unwrap();
-        assert_eq!(text.matches('Щ').count(), LONGEST_NAME - 1);
-    }
-
-    #[test]
-    fn the_json_form_is_stable() {
-        let json = serde_json::to_value(Receipt { rrn: None, ..receipt(Locale::Ky) }).unwrap();
-        let expected = serde_json::json!({
-            "number": "TLM-0000000042",
-            "payment": "01920000-7000-8000-0000-000000000042",
-            "bill": "1600000017",
-            "service": "driving_licence",
-            "applicant": "Үсөнова Өкүм Ыңтымаковна",
-            "amount": {"value": 414_000, "currency": "KGS"},
-            "card": {"number": "411111******1111", "brand": "visa"},
-            "authorization_code": "A1B2C3",
-            "rrn": null,
-            "paid_at": "2026-11-23T02:05:09+06:00",
-            "locale": "ky",
-        });
-        assert_eq!(json, expected);
-    }
-
-    #[test]
-    fn what_the_bank_did_not_say_has_no_line() {
-        let receipt = Receipt { rrn: None, authorization_code: None, ..receipt(Locale::En) };
-        let text = receipt.text(&operator());
-        assert!(!text.contains("RRN") && !text.contains("Authorization code"), "{text}");
-    }
-
-    #[test]
-    fn services_and_networks_without_a_text_get_a_general_one() {
-        let card = MaskedCard { number: "999999******0000".into(), brand: "other".into() };
-        let text = Receipt { service: "archive".into(), card, ..receipt(Locale::Ru) }.text(&operator());
-        assert!(text.contains("Государственная услуга") && text.contains("Банковская карта **** 0000"), "{text}");
-    }
-
-    #[test]
-    fn the_style_can_be_allowed_by_its_hash() {
-        let html = receipt(Locale::Ky).html(&operator(), "https://pay.example").unwrap();
-        assert!(html.contains(&format!("<style>{RECEIPT_STYLE}</style>")));
-        assert!(!html.contains("style="));
-    }
-
-    #[test]
-    fn debug_output_names_no_person() {
-        let receipt = receipt(Locale::Ru);
-        let mail = receipt.mail("payer@mail.example", &operator(), "https://pay.example").unwrap();
-        let shown = format!("{receipt:?} {mail:?}");
-        assert!(!shown.contains("Өкүм") && !shown.contains("payer@") && !shown.contains("1111"), "{shown}");
-    }
-
-    fn tags(html: &str) -> Vec<String> {
-        html.split('<').skip(1).map(|rest| rest.split('>').next().unwrap_or(rest).to_owned()).collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        #[test]
-        fn no_foreign_text_becomes_markup_or_a_line_of_its_own(
-            applicant in prop_oneof![any::<String>(), "[<>&\"'/ a-z=\r\n]{0,80}"], code: String,
-        ) {
-            let plain = receipt(Locale::Ru);
-            let hostile = Receipt {
-                applicant, authorization_code: Some(code.clone()), rrn: Some(code), ..plain.clone()
-            };
-            let page = |receipt: &Receipt| receipt.html(&operator(), "https://pay.example").unwrap();
-            prop_assert_eq!(tags(&page(&hostile)), tags(&page(&plain)));
-            prop_assert_eq!(hostile.text(&operator()).lines().count(), plain.text(&operator()).lines().count());
-            prop_assert!(hostile.pdf(&operator()).is_ok());
-        }
-    }
-}
+mod tests;

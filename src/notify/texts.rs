@@ -29,9 +29,11 @@ macro_rules! messages {
 
 messages! {
     Subject = "subject",
+    SubjectAgain = "subject-again",
     Title = "title",
     Paid = "paid",
     Intro = "intro",
+    IntroAgain = "intro-again",
     Amount = "amount",
     CurrencyKgs = "currency-kgs",
     LabelNumber = "label-number",
@@ -55,6 +57,10 @@ messages! {
     BrandElcart = "brand-elcart",
     BrandOther = "brand-other",
     Online = "online",
+    Verify = "verify",
+    Scan = "scan",
+    Sms = "sms",
+    SmsShort = "sms-short",
     Questions = "questions",
     NotYours = "not-yours",
     UnknownSubject = "unknown-subject",

@@ -1,7 +1,9 @@
 //! Installs what is missing, where we may: as root on Debian, Ubuntu and their kin.
 
 use std::{
-    fs, io,
+    collections::BTreeSet,
+    fs::{self, File},
+    io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Stdio,
@@ -9,20 +11,64 @@ use std::{
 
 use tokio::process::Command;
 
-use super::{Server, ServicesError, process::is_root};
+use super::{ServicesError, process::is_root};
+
+/// Makes sure that these programs can be run by name: (program, the Debian package that has it). Installs what is missing
+/// where we may, and tells `progress`; what is there already costs a look into `PATH` and no more.
+///
+/// # Errors
+/// [`ServicesError::MissingPrograms`] where nothing may be installed, and says what to install;
+/// [`ServicesError::Install`] when apt-get fails.
+pub async fn ensure_packages(programs: &[(&str, &str)], progress: impl Fn(&str)) -> Result<(), ServicesError> {
+    let absent = || programs.iter().copied().filter(|(program, _)| !is_there(program)).collect::<Vec<_>>();
+    // One package may have several of the programs.
+    let packages = || absent().into_iter().map(|(_, package)| package).collect::<BTreeSet<_>>().into_iter().collect();
+    if !absent().is_empty() && possible() {
+        install(packages, progress).await?;
+    }
+    let missing: Vec<&str> = absent().into_iter().map(|(program, _)| program).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = packages();
+    Err(ServicesError::MissingPrograms { programs: missing.join(" and "), packages: packages.join(" ") })
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|place| place.join(program).is_file())
+}
 
 /// Whether this machine lets us install packages.
 pub(super) fn possible() -> bool {
     is_root() && Path::new("/etc/debian_version").exists() && Path::new("/usr/bin/apt-get").exists()
 }
 
-/// Installs the packages of these servers.
-pub(super) async fn install(servers: &[Server], progress: impl Fn(&str)) -> Result<(), ServicesError> {
-    let packages: Vec<_> = servers.iter().map(|server| server.package()).collect();
+/// Installs the Debian packages that are absent; servers in them are not started.
+pub(super) async fn install<'a>(
+    absent: impl Fn() -> Vec<&'a str>,
+    progress: impl Fn(&str),
+) -> Result<(), ServicesError> {
+    let failed = |error: io::Error| ServicesError::Install(error.to_string());
+    let _turn = turn().await.map_err(failed)?;
+    // Whoever had the turn before may have installed them.
+    let packages = absent();
+    if packages.is_empty() {
+        return Ok(());
+    }
     progress(&format!("installing {} (apt-get)", packages.join(" and ")));
-    let _policy = NoAutostart::new().map_err(|error| ServicesError::Install(error.to_string()))?;
+    let _policy = NoAutostart::new().map_err(failed)?;
     apt(&["update", "-q"]).await?;
     apt(&[&["install", "-y", "-q", "--no-install-recommends"], packages.as_slice()].concat()).await
+}
+
+/// One installs at a time, of all our processes on this machine, until the file is dropped: apt-get waits for the lock of
+/// packages, but not for that of package lists, and one's [`NoAutostart`] must not end under another.
+async fn turn() -> io::Result<File> {
+    // Only root, who alone comes here, can make files in there.
+    let path = Path::new("/run/tolom-install.lock");
+    let lock = File::options().create(true).truncate(false).write(true).open(path)?;
+    tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await?
 }
 
 async fn apt(args: &[&str]) -> Result<(), ServicesError> {
@@ -67,5 +113,21 @@ impl Drop for NoAutostart {
             // What stays would only keep later packages from starting by themselves.
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_there_is_not_installed_again() {
+        let unexpected = |step: &str| panic!("{step}");
+        ensure_packages(&[("sh", "no-such-package"), ("ls", "no-such-package")], unexpected).await.unwrap();
+    }
+
+    #[test]
+    fn only_programs_in_the_path_are_there() {
+        assert!(is_there("sh") && !is_there("no-such-program-anywhere"));
     }
 }

@@ -23,6 +23,7 @@ use url::Url;
 pub(crate) use self::instance::free_ports;
 use self::{find::masked, instance::Instance, run_dir::RunDir};
 pub use self::{
+    install::ensure_packages,
     own::Own,
     probe::ProbeError,
     small_disk::SmallDisk,
@@ -211,7 +212,7 @@ async fn require_packages(wanted: &Wanted, servers: &[Server], progress: &impl F
     };
     let mut missing = absent();
     if !missing.is_empty() && wanted.install_missing && install::possible() {
-        install::install(&missing, progress).await?;
+        install::install(|| absent().iter().map(|server| server.package()).collect(), progress).await?;
         missing = absent();
     }
     if missing.is_empty() {

@@ -128,6 +128,14 @@ pub enum ServicesError {
         /// What would name them.
         settings: String,
     },
+    /// Programs are not installed, and we may not install any.
+    #[error("{programs} not found. Install what is missing (Debian, Ubuntu: `apt-get install {packages}`)")]
+    MissingPrograms {
+        /// Their names.
+        programs: String,
+        /// What to install.
+        packages: String,
+    },
     /// The packages could not be installed.
     #[error("installation failed: {0}")]
     Install(String),

@@ -21,11 +21,9 @@ use std::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::bank::Bank;
 pub use self::books::{BookRow, BookState};
-use self::{
-    bank::Bank,
-    socket::{Line, Lines},
-};
+pub(crate) use self::socket::{Line, Lines};
 use crate::clock::Clock;
 
 /// How the simulator behaves beyond what the test cards say.

@@ -26,12 +26,12 @@ const CONNECTIONS: usize = 10_000;
 
 /// Cuts the connection that a request came on.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Line(Arc<AtomicBool>);
+pub(crate) struct Line(Arc<AtomicBool>);
 
 impl Line {
     /// From now on every write to the connection fails, and it ends with RST instead of FIN. No byte of the answer
     /// that the handler returns after this leaves.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
@@ -47,13 +47,13 @@ impl Connected<IncomingStream<'_, Lines>> for Line {
 }
 
 /// The listener.
-pub(super) struct Lines {
+pub(crate) struct Lines {
     listener: TcpListener,
     places: Arc<Semaphore>,
 }
 
 impl Lines {
-    pub(super) fn new(listener: TcpListener) -> Self {
+    pub(crate) fn new(listener: TcpListener) -> Self {
         Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
 }
@@ -73,7 +73,7 @@ impl Listener for Lines {
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: give the open connections time to end.
-                    tracing::warn!(%error, "the simulator cannot accept a connection");
+                    tracing::warn!(%error, "a connection cannot be accepted");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -86,7 +86,7 @@ impl Listener for Lines {
 }
 
 /// A connection.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     stream: TcpStream,
     line: Line,
     _place: Option<OwnedSemaphorePermit>,

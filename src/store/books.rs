@@ -74,6 +74,7 @@ pub async fn on_their_way(pool: &PgPool) -> Result<i64, StoreError> {
                  WHERE status IN ('accepted', 'authorizing', 'challenged', 'authorized', 'unknown', 'reversing'))
               + (SELECT count(*) FROM operation WHERE (outcome IS NULL OR outcome = 'unknown') AND NOT closing)
               + (SELECT count(*) FROM receipt WHERE sent_at IS NULL AND given_up_at IS NULL)
+              + (SELECT count(*) FROM receipt_copy WHERE sent_at IS NULL AND given_up_at IS NULL)
               + (SELECT count(*) FROM outbox)",
     );
     Ok(count.fetch_one(pool).await?)

@@ -13,6 +13,7 @@ pub mod notices;
 pub mod operations;
 pub mod outbox;
 pub mod payments;
+pub mod receipt_copies;
 pub mod receipts;
 pub mod reckoning;
 pub mod record;

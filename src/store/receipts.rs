@@ -1,4 +1,4 @@
-//! Receipts to be sent: one sender at a time, and a mark once it is done.
+//! Receipts: looked up, and to be sent by mail, one sender at a time, with a mark once it is done.
 
 use std::time::Duration;
 
@@ -6,8 +6,9 @@ use sqlx::{PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::StoreError;
-use crate::payment::{Money, PaymentCode, card::MaskedCard};
+pub use super::receipt_copies::{Resend, send_again};
+use super::{StoreError, read_money, read_word};
+use crate::payment::{Money, PaymentCode, PublicStatus, Status, card::MaskedCard};
 
 /// What a receipt says, and whom it is for.
 #[derive(Clone)]
@@ -49,7 +50,26 @@ pub struct Claimed {
     pub missing: Vec<Uuid>,
 }
 
-const COLUMNS: &str = "r.payment_id, r.number, p.bill_code, b.service, b.applicant, p.amount_minor, p.currency,
+/// What anybody may know of a receipt whose number he has: whether it is genuine, and nothing personal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenuineReceipt {
+    /// Its number.
+    pub number: String,
+    /// What was paid.
+    pub amount: Money,
+    /// What was given back of it since, in minor units.
+    pub refunded: i64,
+    /// When it was paid.
+    pub paid_at: OffsetDateTime,
+    /// False once the money was given back in full.
+    pub still_paid: bool,
+}
+
+/// Longest text that is looked up as a number.
+const LONGEST_NUMBER: usize = 64;
+
+pub(super) const COLUMNS: &str =
+    "r.payment_id, r.number, p.bill_code, b.service, b.applicant, p.amount_minor, p.currency,
     coalesce(p.card_number_masked, '') AS card_number, coalesce(p.card_brand, 'other') AS card_brand,
     p.authorization_code, p.rrn, coalesce(p.captured_at, r.issued_at) AS paid_at, p.locale, p.payer_email";
 
@@ -84,6 +104,25 @@ pub async fn of_payment(pool: &PgPool, payment: Uuid) -> Result<Option<ReceiptRo
     );
     let row = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(payment).fetch_optional(pool).await?;
     row.as_ref().map(read).transpose()
+}
+
+/// The receipt of this number, if it is one of ours. Any text may be asked about.
+pub async fn by_number(pool: &PgPool, number: &str) -> Result<Option<GenuineReceipt>, StoreError> {
+    // PostgreSQL has no texts with NUL; no number has anything but these.
+    let is_number = number.len() <= LONGEST_NUMBER && number.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_number {
+        return Ok(None);
+    }
+    let row = sqlx::query(
+        "SELECT r.number, p.status, p.amount_minor, p.currency, coalesce(p.captured_at, r.issued_at) AS paid_at,
+                coalesce((SELECT sum(s.amount_minor)::bigint FROM posting s
+                          WHERE s.payment_id = p.id AND s.kind = 'refund'), 0) AS refunded
+         FROM receipt r JOIN payment p ON p.id = r.payment_id WHERE r.number = $1",
+    )
+    .bind(number)
+    .fetch_optional(pool)
+    .await?;
+    row.as_ref().map(genuine).transpose()
 }
 
 /// Marks receipts as sent.
@@ -172,7 +211,20 @@ pub async fn give_up(pool: &PgPool, payments: &[Uuid], now: OffsetDateTime) -> R
     Ok(())
 }
 
-fn read(row: &sqlx::postgres::PgRow) -> Result<ReceiptRow, StoreError> {
+fn genuine(row: &sqlx::postgres::PgRow) -> Result<GenuineReceipt, StoreError> {
+    let status: Status = read_word(row, "status")?;
+    let amount = read_money(row, "amount_minor", "currency")?;
+    let refunded: i64 = row.try_get("refunded")?;
+    Ok(GenuineReceipt {
+        number: row.try_get("number")?,
+        amount,
+        refunded,
+        paid_at: row.try_get("paid_at")?,
+        still_paid: status.public() == PublicStatus::Paid && refunded < amount.value,
+    })
+}
+
+pub(super) fn read(row: &sqlx::postgres::PgRow) -> Result<ReceiptRow, StoreError> {
     let (bill, currency): (String, String) = (row.try_get("bill_code")?, row.try_get("currency")?);
     let unreadable = |word: &str| StoreError::Unreadable(format!("receipt: {word}"));
     Ok(ReceiptRow {

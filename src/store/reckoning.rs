@@ -60,6 +60,15 @@ pub async fn repeated_operations(pool: &PgPool) -> Result<i64, StoreError> {
     Ok(sqlx::query_scalar("SELECT count(*) FROM operation WHERE attempts > 1").fetch_one(pool).await?)
 }
 
+/// The numbers of all receipts, each with the id of its short message, if one was planned.
+pub async fn short_messages(pool: &PgPool) -> Result<Vec<(String, Option<Uuid>)>, StoreError> {
+    let rows = sqlx::query_as(
+        "SELECT r.number, c.id FROM receipt r
+         LEFT JOIN receipt_copy c ON c.payment_id = r.payment_id AND c.kind = 'sms'",
+    );
+    Ok(rows.fetch_all(pool).await?)
+}
+
 /// What the outbox holds: settlement entries, and the rest.
 pub async fn outbox(pool: &PgPool) -> Result<(i64, i64), StoreError> {
     let row = sqlx::query(
@@ -84,7 +93,10 @@ pub async fn on_their_way(pool: &PgPool) -> Result<Vec<String>, StoreError> {
          UNION ALL SELECT format('outbox %s %s, attempts %s, due in %s', id, routing_key, attempts,
                 date_trunc('second', publish_after - now())) FROM outbox
          UNION ALL SELECT format('receipt %s of %s is not sent, claimed for %s', number, payment_id,
-                date_trunc('second', sending_until - now())) FROM receipt WHERE sent_at IS NULL",
+                date_trunc('second', sending_until - now())) FROM receipt WHERE sent_at IS NULL
+         UNION ALL SELECT format('%s %s of %s is not sent, claimed for %s, attempts %s, next in %s', kind, id, payment_id,
+                date_trunc('second', sending_until - now()), attempts, date_trunc('second', next_try_at - now()))
+         FROM receipt_copy WHERE sent_at IS NULL AND given_up_at IS NULL",
     );
     Ok(lines.fetch_all(pool).await?)
 }

@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 
 use crate::{
-    broker::{self, Broker},
+    broker::{self, Broker, Depths, UNREADABLE},
     contracts::mask,
     store::dead,
 };
@@ -46,6 +46,10 @@ pub(super) async fn look(pool: &PgPool, broker: &Broker, before: OffsetDateTime)
         }
     })
     .await?;
+    let unreadable = Depths::open(broker).await?.unreadable().await?;
+    if unreadable > 0 {
+        looked.notes.push(format!("{unreadable} messages that no client can read wait for a person in {UNREADABLE}"));
+    }
     for (queue, letters) in dead::waiting(pool).await? {
         looked.notes.push(format!("{letters} dead letters of {queue} wait for a person: `tolom dead list --group`"));
     }

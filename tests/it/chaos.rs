@@ -3,7 +3,7 @@
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use tolom::{chaos::plan::Kind, workers};
+use tolom::{chaos::kind::Kind, workers};
 
 fn tolom(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tolom"));

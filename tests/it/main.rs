@@ -1,6 +1,7 @@
 //! The integration tests, one binary: against a real PostgreSQL and a real RabbitMQ, always.
 
 mod acquirer;
+mod alone;
 mod architecture;
 mod bench;
 mod broker;

@@ -1,6 +1,8 @@
 //! Notices to payers, through real servers: what is told, to whom, how often, and what happens while mail is away.
 
+mod again;
 mod planning;
+mod sms;
 
 use std::{sync::Arc, time::Duration};
 

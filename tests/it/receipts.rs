@@ -1,5 +1,8 @@
 //! Receipts, from data to the payer's mailbox, over real SMTP.
 
+mod gateway;
+mod paper;
+
 use std::{sync::Arc, time::Duration};
 
 use mail_parser::{Message, MessageParser, MimeHeaders};

@@ -1,9 +1,11 @@
 # What receipts and notices say, in English. Amounts, dates and codes arrive formatted; days are numbers.
 
 subject = Payment receipt No. { $number }: { $service }, { $amount }
+subject-again = Copy of payment receipt No. { $number }: { $service }, { $amount }
 title = Payment receipt
 paid = Paid
 intro = Your payment has been received. Please keep this receipt.
+intro-again = This receipt was asked for once more on our site. It is a copy: you have paid once, and nothing more has been charged.
 amount = { $amount } { $currency }
 currency-kgs = KGS
 
@@ -31,8 +33,14 @@ brand-elcart = Elcart
 brand-other = Bank card
 
 online = View the receipt online
+verify = Check that this receipt is genuine
+scan = Scan the code with your phone, or open:
 questions = Questions? { $operator }, tel. { $phone }, { $email }
 not-yours = If you did not make this payment, please tell your bank and us at once.
+
+# Short messages, of two segments at most: every letter counts.
+sms = Paid { $amount }: { $service }. Receipt { $number }: { $link }
+sms-short = Paid { $amount }. Receipt: { $link }
 
 # Notices: what is known, what to do, and what happens to the money.
 unknown-subject = Your payment of { $amount } is being checked: please do not pay again

@@ -1,9 +1,11 @@
 # What receipts and notices say, in Kyrgyz. Amounts, dates and codes arrive formatted; days are numbers.
 
 subject = Төлөм дүмүрчөгү № { $number }: { $service }, { $amount }
+subject-again = Төлөм дүмүрчөгүнүн көчүрмөсү № { $number }: { $service }, { $amount }
 title = Төлөм дүмүрчөгү
 paid = Төлөндү
 intro = Төлөмүңүз кабыл алынды. Бул дүмүрчөктү сактап коюңуз.
+intro-again = Бул дүмүрчөктү кайра жөнөтүү биздин сайт аркылуу суралды. Бул көчүрмө: сиз бир жолу гана төлөгөнсүз, андан башка акча алынган жок.
 amount = { $amount } { $currency }
 currency-kgs = сом
 
@@ -31,8 +33,14 @@ brand-elcart = Элкарт
 brand-other = Банк картасы
 
 online = Дүмүрчөктү сайттан ачуу
+verify = Дүмүрчөктүн чыныгы экенин текшерүү
+scan = Кодду телефонуңуздун камерасы менен окутуңуз же баракты ачыңыз:
 questions = Суроолоруңуз болсо: { $operator }, тел. { $phone }, { $email }
 not-yours = Эгер бул төлөмдү сиз жасабаган болсоңуз, дароо банкыңызга жана бизге кабарлаңыз.
+
+# Short messages, of two segments at most: every letter counts.
+sms = { $amount } төлөндү: { $service }. Дүмүрчөк { $number }: { $link }
+sms-short = { $amount } төлөндү. Дүмүрчөк: { $link }
 
 # Notices: what is known, what to do, and what happens to the money.
 unknown-subject = { $amount } өлчөмүндөгү төлөмүңүз текшерилип жатат: азырынча кайра төлөбөңүз

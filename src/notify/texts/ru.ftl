@@ -1,9 +1,11 @@
 # What receipts and notices say, in Russian. Amounts, dates and codes arrive formatted; days are numbers.
 
 subject = Квитанция об оплате № { $number }: { $service }, { $amount }
+subject-again = Копия квитанции об оплате № { $number }: { $service }, { $amount }
 title = Квитанция об оплате
 paid = Оплачено
 intro = Ваш платёж получен. Пожалуйста, сохраните эту квитанцию.
+intro-again = На нашем сайте попросили прислать эту квитанцию ещё раз. Это копия: вы заплатили один раз, и больше ничего не списано.
 amount = { $amount } { $currency }
 currency-kgs = сом
 
@@ -31,8 +33,14 @@ brand-elcart = Элкарт
 brand-other = Банковская карта
 
 online = Открыть квитанцию на сайте
+verify = Проверить подлинность квитанции
+scan = Наведите на код камеру телефона или откройте страницу:
 questions = Вопросы? { $operator }, тел. { $phone }, { $email }
 not-yours = Если вы не совершали этот платёж, сразу сообщите об этом в свой банк и нам.
+
+# Short messages, of two segments at most: every letter counts.
+sms = Оплачено { $amount }: { $service }. Квитанция { $number }: { $link }
+sms-short = Оплачено { $amount }. Квитанция: { $link }
 
 # Notices: what is known, what to do, and what happens to the money.
 unknown-subject = Платёж на { $amount } проверяется: пожалуйста, не платите повторно

@@ -77,7 +77,7 @@ impl House {
         let simulator = Simulator::with_options(Clock::system(), options);
         let stop = CancellationToken::new();
         tokio::spawn(simulator::serve(listener, simulator.clone(), stop.clone()));
-        let mail = MailCatcher::start("127.0.0.1:0").await.unwrap();
+        let mail = MailCatcher::start_whole().await.unwrap();
 
         let mut config = Config::defaults();
         config.database.url = services.url_of_database("tolom").into();
@@ -147,6 +147,7 @@ impl House {
             ("acquirer.grace_ms", config.acquirer.grace_ms.to_string()),
             ("resolve.schedule_s", "[1]".to_owned()),
             ("mail.url", config.mail.url.expose().to_owned()),
+            ("sms.url", self.mail.sms_url().unwrap()),
             ("sealing.keys_dir", config.sealing.keys_dir.clone()),
             ("intake.lookups_per_minute", "100000".to_owned()),
             ("log.filter", "trace".to_owned()),
@@ -237,7 +238,7 @@ impl House {
         metrics
     }
 
-    /// The mail that was caught: as it came, and its texts decoded.
+    /// The mail that was caught: as it came, and its texts decoded; and the short messages.
     pub(super) fn mails(&self) -> Vec<Vec<u8>> {
         let mut mails = Vec::new();
         for mail in self.mail.messages() {
@@ -250,6 +251,7 @@ impl House {
             }
             mails.extend([mail.raw.clone(), decoded.into_bytes()]);
         }
+        mails.extend(self.mail.sms().into_iter().map(|sms| sms.text.into_bytes()));
         mails
     }
 

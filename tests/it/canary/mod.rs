@@ -53,6 +53,7 @@ async fn a_canary_card_is_found_nowhere_whatever_becomes_of_its_payment() {
     let id = other.pay(&codes[6], &at_once).await;
     assert_eq!(other.end_of(id).await, "captured");
     house.mail.wait_for_count(5).await;
+    house.mail.wait_for_sms(|sms| sms.len() >= 5).await;
     site.read_everything(&ids).await;
 
     // Before anybody types a card where it does not belong: what reaches a process is in its memory for a while.
@@ -117,6 +118,7 @@ async fn the_search_finds(house: &House, code: &str, id: uuid::Uuid, sites: &[&S
     assert!(stands_in("a call to the acquirer panicked", &house.path("logs")));
     assert!(house.metrics().await.iter().all(|(_, text)| text.contains("tolom_")));
     assert!(house.mails().iter().any(|mail| Needles::text(code).find(mail).is_some()), "receipts name the bill");
+    assert!(house.mail.sms().iter().any(|sms| sms.text.contains("/receipts/TLM-")), "short messages are searched");
     assert!(house.rows().await.iter().any(|(table, row)| table == "payment" && row.contains(PAYER)));
     assert!(house.rows().await.iter().any(|(table, row)| table == "payment" && row.contains("******")));
     for site in sites {

@@ -3,6 +3,7 @@
 mod commands;
 mod parking;
 mod poison;
+mod unreadable;
 
 use lapin::{
     BasicProperties,

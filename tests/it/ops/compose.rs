@@ -185,6 +185,7 @@ fn addresses_name_services_that_listen_there() {
     let listens = |service: &str, key: &str| port(&setting(&all[service], key).unwrap());
     let mail = words(&all["mail"]["command"]);
     let smtp = port(mail[mail.iter().position(|word| *word == "--listen").unwrap() + 1]);
+    let http = port(mail[mail.iter().position(|word| *word == "--http").unwrap() + 1]);
     for (name, service) in ours() {
         let given = settings(&service).into_iter().filter(|(key, _)| key.ends_with(".url"));
         for (key, value) in given {
@@ -194,6 +195,7 @@ fn addresses_name_services_that_listen_there() {
                 "broker.url" => ("broker", 5672),
                 "acquirer.url" => ("simulator", listens("simulator", "simulator.listen")),
                 "mail.url" => ("mail", smtp),
+                "sms.url" => ("mail", http),
                 other => panic!("{name}: {other} is not checked"),
             };
             assert_eq!((url.host_str().unwrap(), url.port().unwrap()), expected, "{name}: {key}");

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{text, words, yaml};
 
 /// Every metric that may be asked for, with its labels.
-const METRICS: [(&str, Kind, &[&str]); 34] = [
+const METRICS: [(&str, Kind, &[&str]); 35] = [
     ("tolom_payments_total", Kind::Single, &["outcome"]),
     ("tolom_operation_duration_seconds", Kind::Histogram, &["acquirer", "kind", "outcome"]),
     ("tolom_acquirer_circuit_open", Kind::Single, &["acquirer"]),
@@ -32,6 +32,7 @@ const METRICS: [(&str, Kind, &[&str]); 34] = [
     ("tolom_payments_in_review", Kind::Single, &[]),
     ("tolom_receipts_total", Kind::Single, &["result"]),
     ("tolom_notices_total", Kind::Single, &["kind", "result"]),
+    ("tolom_sms_total", Kind::Single, &["result"]),
     ("tolom_http_requests_total", Kind::Single, &["route", "method", "status"]),
     ("tolom_http_request_duration_seconds", Kind::Histogram, &["route", "method"]),
     ("tolom_stage_duration_seconds", Kind::Histogram, &["stage"]),

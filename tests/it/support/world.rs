@@ -82,7 +82,7 @@ impl World {
         let acquirer = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(simulator::serve(listener, simulator.clone(), stop.clone()));
-        let mail = MailCatcher::start("127.0.0.1:0").await.unwrap();
+        let mail = MailCatcher::start_whole().await.unwrap();
         let id = &Uuid::new_v4().simple().to_string()[..12];
         let keys = std::env::temp_dir().join(format!("tolom-test-keys-{id}"));
 
