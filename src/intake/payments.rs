@@ -78,6 +78,7 @@ pub(super) struct CardBody {
         (status = 429, body = Problem, content_type = "application/problem+json", description = "`too-many-attempts`: of this bill, browser or address too many were declined; `rate-limited`: too many unknown codes from this address; see Retry-After"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "`unavailable`, `overloaded`; repeat with the same key after Retry-After"),
     ))]
+#[expect(clippy::too_many_arguments, reason = "each is a part of the request, taken apart by axum")]
 pub(super) async fn submit(
     State(intake): State<Intake>,
     _: Admitted,
