@@ -1,7 +1,7 @@
 //! Authorize: claim, open the card, check it, call the acquirer, report.
 //!
-//! Cards are opened in here (`cards`) and sent from here: the only place where a card is in clear. The claim is committed before any byte leaves; a redelivery that finds a
-//! claim makes no call (rule 3).
+//! Cards are opened in here (`cards`) and sent from here: the only place where a card is in clear. The claim is committed
+//! before any byte leaves; a redelivery that finds a claim makes no call (rule 3).
 
 mod cards;
 
@@ -255,10 +255,7 @@ impl Authorize {
     async fn authorize_all(&self, claimed: Vec<(Message, Claim, SealedCard)>) {
         let mut opened: Vec<(Uuid, Opened)> =
             claimed.iter().map(|(_, claim, sealed)| (claim.payment, self.cards.open(sealed))).collect();
-        if !self.cards.limit(&mut opened).await {
-            // Nothing was sent; the claims' leases bring them to `resolve`.
-            return claimed.into_iter().for_each(|(message, ..)| message.leave());
-        }
+        self.cards.limit(&mut opened).await;
         let calls = claimed
             .into_iter()
             .zip(opened)

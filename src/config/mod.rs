@@ -488,6 +488,22 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_leaves_something_free_and_its_waits_grow_within_its_window() {
+        let wrong = |key: &str, value: &str| load(&[(key, value)]).unwrap_err().to_string();
+        for rule in ["codes", "bill", "device", "card", "address"] {
+            let key = |last: &str| format!("limits.{rule}.{last}");
+            assert_eq!(wrong(&key("free"), "0"), format!("{} (from a flag): allowed is at least 1", key("free")));
+            assert!(wrong(&key("window_s"), "59").ends_with("allowed is 60 to 604800, a week"));
+            for waits in ["[]", "[0, 5]", "[10, 5]", "[604800]"] {
+                let message = wrong(&key("delays_s"), waits);
+                assert!(message.starts_with(&format!("{} (from a flag): allowed is", key("delays_s"))), "{message}");
+            }
+        }
+        assert!(wrong("limits.device_bills", "0").ends_with("allowed is at least 1"));
+        assert!(wrong("limits.bill.fre", "5").contains("unknown key `fre`"));
+    }
+
+    #[test]
     fn a_secret_is_never_shown() {
         let config = load(&[("database.url", "postgres://u:hunter2@h/d"), ("acquirer.token", "12345")]).unwrap();
         assert_eq!(config.acquirer.token.expose(), "12345");

@@ -1,6 +1,6 @@
 //! Cards of a batch: opened, checked as far as it goes without a bank, and held against what was declined lately.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -13,11 +13,15 @@ use crate::{
     },
     sealing::{FingerprintKey, KeyDir, SealError},
     store::{
+        StoreError,
         limits::{self, KeyedHash},
         operations::SealedCard,
     },
     worker::Context,
 };
+
+/// How long a batch waits for its cards' past.
+const WITHIN: Duration = Duration::from_secs(1);
 
 /// What opens cards and knows them again.
 pub(super) struct Cards {
@@ -60,9 +64,11 @@ impl Cards {
         }
     }
 
-    /// Declines those of a batch whose card was declined too often lately, over all bills, before anything is sent. False
-    /// once the process is to stop, or after so long a wait for the database that the batch had better be left.
-    pub(super) async fn limit(&self, opened: &mut [(Uuid, Opened)]) -> bool {
+    /// Declines those of a batch whose card was declined too often lately, over all bills, before anything is sent.
+    ///
+    /// The claims run out meanwhile, and a limit fails no payment that was accepted: where the database does not answer
+    /// at once, the bank decides alone.
+    pub(super) async fn limit(&self, opened: &mut [(Uuid, Opened)]) {
         let uses: Vec<(Uuid, KeyedHash)> = opened
             .iter()
             .filter_map(|(payment, opened)| match opened {
@@ -71,18 +77,16 @@ impl Cards {
             })
             .collect();
         if uses.is_empty() {
-            return true;
+            return;
         }
         let (pool, limits) = (&self.context.pool, &self.context.config.limits);
         let now = self.context.clock.now();
-        let counted = self.context.until_available(|| limits::use_cards(pool, &uses, limits, now)).await;
-        let failures = match counted {
-            None => return false,
-            Some(Ok(failures)) => failures,
-            // A limit fails no payment that was accepted: without it, the bank decides alone.
-            Some(Err(error)) => {
+        let counted = tokio::time::timeout(WITHIN, limits::use_cards(pool, &uses, limits, now)).await;
+        let failures = match counted.unwrap_or(Err(StoreError::TimedOut)) {
+            Ok(failures) => failures,
+            Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "cards cannot be held against their limit");
-                return true;
+                return;
             }
         };
         let shut = |card: &KeyedHash| {
@@ -100,7 +104,6 @@ impl Cards {
                 *opened = Opened::Refused(Some(card.masked()), DeclineReason::TooManyAttempts);
             }
         }
-        true
     }
 }
 

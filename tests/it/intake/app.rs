@@ -77,10 +77,8 @@ impl App {
         let live = LiveFeed::new(64);
         let supervisor = Supervisor::default();
         let intake = Intake::start(pool.clone(), config.clone(), clock.clone(), relay, live.clone(), supervisor);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(tolom::intake::serve(listener, intake, shutdown.clone()));
+        let (address, serving) = serve(intake, &shutdown).await;
         Self {
             pool,
             clock,
@@ -97,6 +95,15 @@ impl App {
             serving: Some(serving),
             database,
         }
+    }
+
+    /// Another intake on the same database, as long as this one; where it is.
+    pub(super) async fn another(&self) -> String {
+        let (relay, _) = relay::channel(64);
+        let (pool, config, clock) = (self.pool.clone(), self.config.clone(), self.clock.clone());
+        let intake = Intake::start(pool, config, clock, relay, self.live.clone(), Supervisor::default());
+        let (address, _) = serve(intake, &self.shutdown).await;
+        format!("http://{address}")
     }
 
     /// Stops the intake and waits until it has drained.
@@ -192,6 +199,12 @@ impl App {
         .await
         .unwrap();
     }
+}
+
+async fn serve(intake: Intake, shutdown: &CancellationToken) -> (SocketAddr, JoinHandle<std::io::Result<()>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (address, tokio::spawn(tolom::intake::serve(listener, intake, shutdown.clone())))
 }
 
 impl Drop for App {

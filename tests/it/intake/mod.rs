@@ -6,6 +6,7 @@ mod bad_input;
 mod bills;
 pub(crate) mod events;
 mod import;
+mod limits;
 mod outages;
 mod sealing_keys;
 mod stores;
