@@ -3,7 +3,12 @@
 //! The schema `sim` stands before `pg_catalog` in the search path, and has a function `now()` of its own; the migrations
 //! run behind it, so that it is also what column defaults call.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{
+    mem,
+    str::FromStr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool,
@@ -25,11 +30,39 @@ const CLOCK: &str = "
     CREATE SCHEMA sim;
     CREATE TABLE sim.clock (at timestamptz NOT NULL);
     INSERT INTO sim.clock VALUES ('2026-11-23 00:00+00');
-    CREATE FUNCTION sim.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM sim.clock';
+    -- PL/pgSQL keeps its plan; a function in SQL would be planned again in every statement.
+    CREATE FUNCTION sim.now() RETURNS timestamptz LANGUAGE plpgsql STABLE AS
+        'BEGIN RETURN (SELECT at FROM sim.clock); END';
     DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = sim, public, pg_catalog', current_database()); END $$";
+
+/// The connection that does the work of all actors.
+///
+/// They hold connections of the pool while they wait at gates, and exactly one of them uses its own at a time: so whoever
+/// passes a gate gets this one instead, for as long. Statements are parsed and planned once, and not on each of the
+/// pool's connections, of which every crash breaks some.
+struct Line {
+    free: Option<PgConnection>,
+    /// The pool's own, meanwhile.
+    instead_of: Option<PgConnection>,
+}
+
+impl Line {
+    fn lend(&mut self, place: &mut PgConnection) {
+        let line = self.free.take().expect("one actor uses the database at a time");
+        self.instead_of = Some(mem::replace(place, line));
+    }
+
+    fn give_back(&mut self, place: &mut PgConnection) {
+        if let Some(own) = self.instead_of.take() {
+            self.free = Some(mem::replace(place, own));
+        }
+    }
+}
 
 pub(super) struct Database {
     pub(super) pool: PgPool,
+    /// For what is asked about the books between two steps.
+    pub(super) asking: PgPool,
     /// The scheduler's own: no gates, and no round trips to give it back.
     own: PgConnection,
     clear: String,
@@ -47,6 +80,9 @@ impl Database {
             .unwrap()
             .disable_statement_logging()
             .options([("synchronous_commit", "off")]);
+        let line = PgConnection::connect_with(&options).await.unwrap();
+        let line = Arc::new(Mutex::new(Line { free: Some(line), instead_of: None }));
+        let (lending, taking) = (Arc::clone(&line), line);
         let (connecting, acquiring, releasing) = (Arc::clone(stage), Arc::clone(stage), Arc::clone(stage));
         let pool = PgPoolOptions::new()
             .max_connections(MOST)
@@ -54,25 +90,28 @@ impl Database {
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
-            .before_acquire(move |_, _| {
-                let stage = Arc::clone(&acquiring);
+            .before_acquire(move |connection, _| {
+                let (stage, line) = (Arc::clone(&acquiring), Arc::clone(&lending));
                 Box::pin(async move {
                     stage.pass(At::Database).await;
-                    stage.taken();
+                    if stage.taken() {
+                        line.lock().unwrap().lend(connection);
+                    }
                     Ok(true)
                 })
             })
             .after_connect(move |_, _| {
-                connecting.taken();
+                connecting.made();
                 Box::pin(async { Ok(()) })
             })
             .after_release(move |connection, _| {
-                let stage = Arc::clone(&releasing);
+                let (stage, line) = (Arc::clone(&releasing), Arc::clone(&taking));
                 Box::pin(async move {
                     // A transaction that was dropped is rolled back only now.
                     if connection.should_flush() {
                         connection.ping().await?;
                     }
+                    line.lock().unwrap().give_back(connection);
                     stage.returned();
                     Ok(true)
                 })
@@ -80,7 +119,8 @@ impl Database {
             .connect_lazy_with(options.clone());
         tolom::store::migrate(&pool).await.expect("the migrations run behind the simulated clock");
         let own = PgConnection::connect_with(&options).await.unwrap();
-        Self { pool, own, clear: String::new(), cleared: 0, _database: database }
+        let asking = PgPoolOptions::new().max_connections(1).test_before_acquire(false).connect_lazy_with(options);
+        Self { pool, asking, own, clear: String::new(), cleared: 0, _database: database }
     }
 
     /// What stands in the database from now on is there for every run.

@@ -146,9 +146,20 @@ impl Stage {
         self.inner().put_up(actor, At::Publish(message), None);
     }
 
-    /// A connection is in use from now on.
-    pub(super) fn taken(&self) {
-        self.inner().busy += 1;
+    /// A connection is in use from now on; whether by an actor.
+    pub(super) fn taken(&self) -> bool {
+        let mut inner = self.inner();
+        inner.busy += 1;
+        inner.current.is_some()
+    }
+
+    /// A connection was made, and is in use. An actor that waits for one is where no seed has put it.
+    pub(super) fn made(&self) {
+        let mut inner = self.inner();
+        inner.busy += 1;
+        if let Some(actor) = inner.current {
+            inner.violations.push(format!("#{actor} had to wait for a connection: the run does not replay"));
+        }
     }
 
     /// A connection has been given back, and nothing of its work is left to do.

@@ -15,7 +15,8 @@
 //! # What is not simulated
 //!
 //! - **Races inside the database.** Gates are between transactions, never inside one, so two transactions never meet
-//!   there: what locks are for is tested by `races`. Statements never fail, and commits are never in doubt.
+//!   there: what locks are for is tested by `races`. One session does the work of all actors. Statements never fail, and
+//!   commits are never in doubt.
 //! - **PostgreSQL crashing or away.** `processes` and the intake's outages do that with a real one.
 //! - **The broker's own protocol**: sessions, prefetch, flow control, `multiple` acks, publish windows. The model stores
 //!   what it confirms and never loses it; `broker` and `processes` test against RabbitMQ.
@@ -51,7 +52,8 @@ use std::{
 use run::{Harness, Ran};
 
 const SEEDS: u64 = 1_000;
-const THREADS: usize = 2;
+/// Half of the time of each is spent in PostgreSQL, so two keep a core busy.
+const THREADS: usize = 4;
 /// Failing seeds after which there is no need for more.
 const ENOUGH: usize = 3;
 

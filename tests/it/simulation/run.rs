@@ -228,6 +228,9 @@ async fn rest(scheduler: &mut Scheduler<'_>) -> Vec<String> {
             }
             continue;
         }
+        if start_pollers(scheduler).await {
+            continue;
+        }
         if scheduler.is_at_rest().await {
             scheduler.clear_away_cards().await;
             return Vec::new();
@@ -250,9 +253,20 @@ async fn rest(scheduler: &mut Scheduler<'_>) -> Vec<String> {
         let least = Duration::from_secs(1);
         let by = Duration::try_from(next - now).unwrap_or(least).max(least);
         scheduler.pass_time(by);
-        for (_, poll) in scheduler.polls() {
-            scheduler.step(poll).await;
+    }
+}
+
+/// Starts the pollers that are due, as many as there are connections for; whether there was one.
+async fn start_pollers(scheduler: &mut Scheduler<'_>) -> bool {
+    let mut any = false;
+    loop {
+        let polls = scheduler.polls();
+        if polls.is_empty() {
+            return any;
         }
+        let poll = scheduler.chance.weighted(&polls);
+        scheduler.step(poll).await;
+        any = true;
     }
 }
 
@@ -287,9 +301,7 @@ impl Scheduler<'_> {
                 return;
             }
             self.pass_time(Duration::from_secs(11 * 60));
-            for (_, poll) in self.polls() {
-                self.step(poll).await;
-            }
+            start_pollers(self).await;
             while let Some((_, step)) = self.choices().first() {
                 let step = *step;
                 self.step(step).await;
