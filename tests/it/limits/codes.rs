@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use reqwest::{Client, StatusCode};
 
-use crate::support::world::World;
+use crate::support::world::{PATIENCE, World};
 
 /// A world with an intake alone, on a clock of the test's, with the rule for codes as it is by default.
 async fn intake() -> World {
@@ -18,6 +18,10 @@ async fn intake() -> World {
     world
 }
 
+fn client() -> Client {
+    Client::builder().timeout(PATIENCE).build().unwrap()
+}
+
 async fn look_up(client: &Client, world: &World, code: &str) -> (StatusCode, u64) {
     let response = client.get(format!("{}/v1/bills/{code}", world.site)).send().await.unwrap();
     let wait = response.headers().get("retry-after").map_or(0, |value| value.to_str().unwrap().parse().unwrap());
@@ -26,7 +30,7 @@ async fn look_up(client: &Client, world: &World, code: &str) -> (StatusCode, u64
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_thousand_codes_tried_from_one_address_twenty_are_answered() {
-    let (world, client) = (intake().await, Client::new());
+    let (world, client) = (intake().await, client());
     let look_up_one = |number| {
         let (world, client) = (&world, &client);
         async move { look_up(client, world, &format!("11000{number:05}")).await.0 }
@@ -46,7 +50,7 @@ async fn of_a_thousand_codes_tried_from_one_address_twenty_are_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_waits_as_long_as_he_is_told_waits_longer_each_time() {
-    let (world, client) = (intake().await, Client::new());
+    let (world, client) = (intake().await, client());
     let (mut waits, mut answered, mut passed) = (Vec::new(), 0, 0);
     for number in 0..200 {
         let (status, wait) = look_up(&client, &world, &format!("11000{number:05}")).await;
