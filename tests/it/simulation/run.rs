@@ -301,10 +301,11 @@ impl Scheduler<'_> {
                 return;
             }
             self.pass_time(Duration::from_secs(11 * 60));
-            start_pollers(self).await;
-            while let Some((_, step)) = self.choices().first() {
-                let step = *step;
-                self.step(step).await;
+            while start_pollers(self).await {
+                while let Some((_, step)) = self.choices().first() {
+                    let step = *step;
+                    self.step(step).await;
+                }
             }
         }
     }
