@@ -81,7 +81,7 @@ pub(super) async fn verify(
     params: RawPathParams,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    intake.lookups.check(address)?;
+    intake.may_look_up(address)?;
     let number = params.iter().find(|(name, _)| *name == "number").map_or("", |(_, value)| value);
     let found = by_number(&intake.pool, number).await?;
     let standing = Genuineness::of(found.as_ref());
@@ -162,7 +162,7 @@ pub(super) async fn send_again(
     ClientAddress(address): ClientAddress,
     BillCode(code): BillCode,
 ) -> Result<Response, Problem> {
-    intake.lookups.check(address)?;
+    intake.may_look_up(address)?;
     receipts::send_again(&intake.pool, &code, intake.clock.now()).await?;
     let location = format!("/{lang}/bills/{code}?asked=1");
     Ok((StatusCode::SEE_OTHER, [(header::LOCATION, location)]).into_response())
