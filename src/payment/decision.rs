@@ -77,15 +77,22 @@ impl Known<'_> {
     }
 }
 
+const CONTRADICTION: &str = "two different definite outcomes";
+
 /// Decides what `report` does to the payment.
 ///
 /// Promises: a repeated or weaker report is absorbed; a dead payment's status never changes, but an approval that
 /// reaches it opens a reversal (rule 5); an approved amount other than ours, and two different definite outcomes,
-/// go to a person. Errors mean a broken contract: the message is dead-lettered and `resolve` decides.
+/// go to a person, unless the payment is dead. Errors mean a broken contract: the message is dead-lettered and `resolve` decides.
 pub fn decide(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTransition> {
     match Outcome::merge(known.outcome, report) {
         Merge::Absorbed => return Ok(Decision::default()),
-        Merge::Conflict => return known.review("two different definite outcomes"),
+        // Nobody can take a dead payment up again, and what the bank now says it holds must go back.
+        Merge::Conflict if known.status.is_terminal() && matches!(report, Outcome::Approved(_)) => {
+            let reverse = !known.reversal_exists;
+            return Ok(Decision { reverse, conflict: Some(CONTRADICTION), ..Decision::default() });
+        }
+        Merge::Conflict => return known.review(CONTRADICTION),
         Merge::News => {}
     }
     // The payer has answered the challenge: its completion decides, whatever is heard of the authorization before.

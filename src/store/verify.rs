@@ -83,7 +83,9 @@ pub const QUESTIONS: &[Question] = &[
         checked: "SELECT count(*) AS checked FROM operation WHERE conflict IS NOT NULL AND $1::timestamptz IS NOT NULL",
         offending: "SELECT o.payment_id::text || ': ' || o.conflict FROM operation o
             JOIN payment p ON p.id = o.payment_id
-            WHERE o.conflict IS NOT NULL AND p.status <> 'review' AND $1::timestamptz IS NOT NULL
+            WHERE o.conflict IS NOT NULL AND p.status <> 'review'
+              -- Of a dead payment everything goes back; until it has, the reversal is an open operation.
+              AND NOT EXISTS (SELECT FROM operation r WHERE r.payment_id = p.id AND r.kind = 'reverse') AND $1::timestamptz IS NOT NULL
               AND NOT EXISTS (SELECT FROM journal j WHERE j.payment_id = p.id AND j.to_status = 'review') LIMIT $2",
     },
     Question {

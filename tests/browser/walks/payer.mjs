@@ -57,7 +57,7 @@ describe("the payer's way", WALKS, () => {
       await payer.press();
       await payer.sees("paid");
       await look("paid");
-      await page.locator(".qr a").click();
+      await page.locator(".verify a").click();
       await page.locator("main h1.good").waitFor();
       await look("receipt.genuine");
       await payer.open(`/bills/${code}`);
@@ -268,16 +268,15 @@ describe("the payer's way", WALKS, () => {
     });
 
     test(`${lang}: the first view comes soon on a slow network`, WALK, async () => {
-      // The best of three: what the machine is busy with besides is no part of it.
-      let soonest = Infinity;
-      for (let visits = 0; visits < 3 && soonest >= 1_000; visits += 1) {
-        const payer = await Payer.arrive(lang, { network: SLOW });
-        await payer.open("/");
-        soonest = Math.min(soonest, CONNECTING_MS + (await payer.page.evaluate(firstPaint)));
-        await payer.leave();
-      }
-      console.log(`${lang}: first view after ${Math.round(soonest)} ms on Lighthouse's slow network`);
-      assert.ok(soonest < 1_000, `${soonest} ms`);
+      const payer = await Payer.arrive(lang, { network: SLOW });
+      await payer.open("/");
+      const { paint, before, bytes } = await payer.page.evaluate(firstPaint);
+      await payer.leave();
+      // Told, not asserted: what else the machine is busy with is part of it. What is waited for is not: the page, its
+      // style and its script, within what a server may send before it hears anything (RFC 6928: ten segments), come in
+      // four round trips of 150 ms.
+      console.log(`${lang}: first view after ${Math.round(CONNECTING_MS + paint)} ms on Lighthouse's slow network`);
+      assert.ok(before <= 3 && bytes <= 14_600, `${before} requests, ${bytes} bytes`);
     });
   }
 });
@@ -294,11 +293,15 @@ function numberIsFree() {
   return box.top >= field.bottom || box.left >= end;
 }
 
+/** When the first view came, and what was asked for before it: how much, and how many bytes of it. */
 function firstPaint() {
   return new Promise((done) => {
     new PerformanceObserver((list) => {
-      const entry = list.getEntriesByName("first-contentful-paint")[0];
-      if (entry) done(entry.startTime);
+      const paint = list.getEntriesByName("first-contentful-paint")[0]?.startTime;
+      if (paint === undefined) return;
+      const loaded = ["navigation", "resource"].flatMap((kind) => performance.getEntriesByType(kind));
+      const before = loaded.filter((entry) => entry.startTime < paint && !entry.name.endsWith(".svg"));
+      done({ paint, before: before.length, bytes: before.reduce((sum, entry) => sum + entry.transferSize, 0) });
     }).observe({ type: "paint", buffered: true });
   });
 }

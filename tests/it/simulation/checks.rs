@@ -78,7 +78,9 @@ async fn ours(scheduler: &mut Scheduler<'_>) -> Vec<Ours> {
                  FROM posting WHERE payment_id = p.id)::bigint AS held,
                 (SELECT coalesce(sum(CASE kind WHEN 'capture' THEN amount_minor ELSE -amount_minor END), 0)
                  FROM settlement_entry WHERE payment_id = p.id)::bigint AS entered,
-                EXISTS (SELECT FROM operation WHERE payment_id = p.id AND conflict IS NOT NULL) AS in_conflict,
+                EXISTS (SELECT FROM operation WHERE payment_id = p.id AND conflict IS NOT NULL)
+                AND NOT EXISTS (SELECT FROM operation WHERE payment_id = p.id AND kind = 'reverse'
+                                AND outcome = 'approved') AS in_conflict,
                 ARRAY(SELECT reference FROM operation WHERE payment_id = p.id ORDER BY id) AS references
          FROM payment p ORDER BY p.accepted_at, p.id",
     )
