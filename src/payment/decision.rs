@@ -245,6 +245,18 @@ mod tests {
     }
 
     #[test]
+    fn an_approval_that_contradicts_the_decline_of_a_dead_payment_is_undone() {
+        for status in [Status::Declined, Status::Failed, Status::Reversed] {
+            let known = Known { outcome: Some("declined"), ..known(status, OperationKind::Authorize) };
+            let decision = decide(known, &approved(false, None)).unwrap();
+            assert_eq!((decision.reverse, end(&decision)), (true, None));
+            assert!(decision.conflict.is_some(), "and told");
+            let again = Known { reversal_exists: true, ..known };
+            assert!(!decide(again, &approved(false, None)).unwrap().reverse, "once");
+        }
+    }
+
+    #[test]
     fn an_approval_of_a_bill_paid_elsewhere_is_undone() {
         for (kind, status, captured) in [
             (OperationKind::Authorize, Status::Authorizing, false),
