@@ -88,7 +88,7 @@ pub fn decide(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTra
     match Outcome::merge(known.outcome, report) {
         Merge::Absorbed => return Ok(Decision::default()),
         // Nobody can take a dead payment up again, and what the bank now says it holds must go back.
-        Merge::Conflict if known.status.is_terminal() && matches!(report, Outcome::Approved(_)) => {
+        Merge::Conflict if !known.status.is_live() && matches!(report, Outcome::Approved(_)) => {
             let reverse = !known.reversal_exists;
             return Ok(Decision { reverse, conflict: Some(CONTRADICTION), ..Decision::default() });
         }
