@@ -30,6 +30,10 @@ const WAITING: usize = 1_000;
 const WINDOW: usize = 1_000;
 /// Publishes under way at once on a lane.
 const IN_FLIGHT: usize = 4;
+/// Confirmed rows are deleted together, at most this late: nobody waits for that, and every statement costs.
+const DELETE_EVERY: Duration = Duration::from_millis(100);
+/// Confirmed rows that wait to be deleted; those beyond are published once more by the sweep.
+const DELETED_AT_ONCE: usize = 10_000;
 
 /// Hands committed outbox rows to the publisher of this process.
 #[derive(Debug, Clone)]
@@ -77,10 +81,19 @@ pub async fn run(
 ) {
     let tasks = TaskTracker::new();
     let mut lanes = Vec::new();
+    let (confirmed, done) = mpsc::channel(DELETED_AT_ONCE);
+    let (deleting, done) = (supervisor.clone(), Mutex::new(done));
+    let database = pool.clone();
+    tasks.spawn(async move { deleting.keep("relay", || delete(&done, &database)).await });
     for lane in Lane::all() {
         let (door, rows) = mpsc::channel(WAITING);
         lanes.push((lane, door));
-        let line = Line { pool: pool.clone(), publisher: publisher.clone(), supervisor: supervisor.clone() };
+        let line = Line {
+            pool: pool.clone(),
+            publisher: publisher.clone(),
+            supervisor: supervisor.clone(),
+            confirmed: confirmed.clone(),
+        };
         let (sweeping, stop) = (line.clone(), stop.clone());
         tasks.spawn(async move {
             let rows = Rows::new(rows);
@@ -93,8 +106,8 @@ pub async fn run(
     }
     let announced = Rows::new(announced);
     supervisor.keep("relay", || sort(&announced, &lanes, &stop)).await;
-    // Without its door a lane ends once it is empty.
-    drop(lanes);
+    // Without its door a lane ends once it is empty, and the last lane ends the deletion.
+    drop((lanes, confirmed));
     tasks.close();
     tasks.wait().await;
 }
@@ -128,6 +141,7 @@ struct Line {
     pool: PgPool,
     publisher: Publisher,
     supervisor: Supervisor,
+    confirmed: mpsc::Sender<Uuid>,
 }
 
 impl Line {
@@ -155,9 +169,18 @@ impl Line {
         let line = self.clone();
         tokio::spawn(async move {
             // After a panic the sweep takes them.
-            line.supervisor.attempt("relay", publish(&line.pool, &line.publisher, rows)).await;
+            line.supervisor.attempt("relay", line.publish(rows)).await;
             drop(place);
         });
+    }
+
+    /// Publishes rows once; what is confirmed is deleted soon, and what is not, settled now.
+    async fn publish(&self, rows: Vec<OutboxRow>) {
+        let sent = send(&self.publisher, rows).await;
+        for id in sent.confirmed {
+            let _ = self.confirmed.try_send(id);
+        }
+        settle(&self.pool, &[], &sent.refused, &sent.unconfirmed).await;
     }
 
     /// Publishes what no process has published in time, at most [`SWEEP_EVERY`] late.
@@ -200,27 +223,56 @@ pub async fn sweep_once(pool: &PgPool, publisher: &Publisher, topics: &[Topic]) 
 
 /// Publishes committed rows once and settles each: deleted when confirmed, else put back with its own back-off.
 pub async fn publish(pool: &PgPool, publisher: &Publisher, rows: Vec<OutboxRow>) {
+    let sent = send(publisher, rows).await;
+    settle(pool, &sent.confirmed, &sent.refused, &sent.unconfirmed).await;
+}
+
+/// Deletes confirmed rows, many at once, until no lane is left.
+async fn delete(confirmed: &Mutex<mpsc::Receiver<Uuid>>, pool: &PgPool) {
+    let (mut confirmed, mut ids) = (confirmed.lock().await, Vec::new());
+    while confirmed.recv_many(&mut ids, DELETED_AT_ONCE).await > 0 {
+        settle(pool, &ids, &[], &[]).await;
+        ids.clear();
+        // A lane that has ended hurries nobody: the wait is short.
+        tokio::time::sleep(DELETE_EVERY).await;
+    }
+}
+
+/// What became of published rows.
+#[derive(Default)]
+struct Sent {
+    confirmed: Vec<Uuid>,
+    /// Not to be tried again at once.
+    refused: Vec<Uuid>,
+    unconfirmed: Vec<Uuid>,
+}
+
+async fn send(publisher: &Publisher, rows: Vec<OutboxRow>) -> Sent {
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let outgoing = rows.into_iter().map(|row| Outgoing::event(row.topic, row.id, row.body, row.traceparent));
     let results = publisher.publish_all(outgoing.collect()).await;
-    let (mut confirmed, mut refused, mut unconfirmed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut sent = Sent::default();
     for (id, result) in ids.into_iter().zip(results) {
         match result {
-            Ok(()) => confirmed.push(id),
-            Err(PublishError::Refused | PublishError::Unroutable) => refused.push(id),
+            Ok(()) => sent.confirmed.push(id),
+            Err(PublishError::Refused | PublishError::Unroutable) => sent.refused.push(id),
             // The broker is there and does not confirm: a queue behind the exchange is away. Back off.
-            Err(PublishError::Unconfirmed) if publisher.is_connected() => refused.push(id),
-            Err(PublishError::Unconfirmed) => unconfirmed.push(id),
+            Err(PublishError::Unconfirmed) if publisher.is_connected() => sent.refused.push(id),
+            Err(PublishError::Unconfirmed) => sent.unconfirmed.push(id),
         }
     }
-    let settled = tokio::time::timeout(LEASE, settle(pool, &confirmed, &refused, &unconfirmed)).await;
+    sent
+}
+
+async fn settle(pool: &PgPool, confirmed: &[Uuid], refused: &[Uuid], unconfirmed: &[Uuid]) {
+    let settled = tokio::time::timeout(LEASE, write(pool, confirmed, refused, unconfirmed)).await;
     if let Err(error) = settled.unwrap_or(Err(StoreError::TimedOut)) {
         // They will be published once more, with the same ids; consumers drop duplicates.
         tracing::warn!(error = &error as &dyn std::error::Error, "published outbox rows could not be settled");
     }
 }
 
-async fn settle(pool: &PgPool, confirmed: &[Uuid], refused: &[Uuid], unconfirmed: &[Uuid]) -> Result<(), StoreError> {
+async fn write(pool: &PgPool, confirmed: &[Uuid], refused: &[Uuid], unconfirmed: &[Uuid]) -> Result<(), StoreError> {
     if !confirmed.is_empty() {
         outbox::delete(pool, confirmed).await?;
     }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use self::cards::{Cards, Opened};
 use super::admission::{Admission, admit};
 use crate::{
-    broker::{Handler, Message, Queue, Reading, Verdict},
+    broker::{Handler, Message, Queue, Reading, Turn, Verdict},
     config::Config,
     contracts::{ChallengeCompleted, Event, PaymentRequested, Topic},
     payment::{Outcome, card::MaskedCard, operation::Decline},
@@ -30,6 +30,9 @@ use crate::{
     worker::{Context, Leave, Worker, chain, run as run_worker, unknown_if_it_panics},
 };
 
+/// Batches claimed at once: while they are, the next one grows. Slow calls hold up none: they are bounded by the prefetch
+/// alone.
+const CLAIMS_AT_ONCE: usize = 2;
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// The worker.
@@ -63,9 +66,12 @@ impl Worker for Authorize {
 
     fn reading(config: &Config) -> Reading {
         let settings = &config.authorize;
-        // Slow calls must not hold up others: as many batches at once as the prefetch allows.
-        let concurrency = usize::from(settings.prefetch);
-        Reading { queue: Queue::Authorize, batch: settings.batch, prefetch: settings.prefetch, concurrency }
+        Reading {
+            queue: Queue::Authorize,
+            batch: settings.batch,
+            prefetch: settings.prefetch,
+            concurrency: CLAIMS_AT_ONCE,
+        }
     }
 }
 
@@ -91,7 +97,7 @@ fn read(body: &[u8]) -> Result<Asked, String> {
 }
 
 impl Handler for Authorize {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, turn: Turn) {
         let (mut requests, mut returns) = (Vec::new(), Vec::new());
         for message in batch {
             match read(&message.body) {
@@ -100,7 +106,7 @@ impl Handler for Authorize {
                 Err(reason) => message.settle(Verdict::Dead(reason)),
             }
         }
-        futures::join!(self.authorize(requests), self.complete(returns));
+        futures::join!(self.authorize(requests, turn.clone()), self.complete(returns, turn));
     }
 }
 
@@ -109,19 +115,20 @@ type Requests = Vec<(Message, Box<Event<PaymentRequested>>)>;
 
 impl Authorize {
     /// Authorizes as many as the acquirer's circuit admits, and the rest when it admits more.
-    async fn authorize(&self, mut requests: Requests) {
-        let since = Instant::now();
+    async fn authorize(&self, mut requests: Requests, turn: Turn) {
+        let (since, mut turn) = (Instant::now(), Some(turn));
         while !requests.is_empty() {
             let calls = match self.context.leave_to_call(since).await {
                 Leave::Calls(calls) => calls,
                 Leave::Later => return requests.into_iter().for_each(|(message, _)| message.leave()),
                 Leave::NotYet => {
+                    turn = None;
                     requests = self.still_waiting(requests).await;
                     continue;
                 }
             };
             let rest = requests.split_off(calls.min(requests.len()));
-            self.authorize_now(std::mem::replace(&mut requests, rest)).await;
+            self.authorize_now(std::mem::replace(&mut requests, rest), turn.take()).await;
         }
     }
 
@@ -139,11 +146,12 @@ impl Authorize {
         waiting
     }
 
-    async fn authorize_now(&self, requests: Requests) {
+    async fn authorize_now(&self, requests: Requests, turn: Option<Turn>) {
         let payments = requests.iter().map(|(_, event)| event.data.payment).collect();
         let Some(mut claims) = self.claim(payments).await else {
             return requests.into_iter().for_each(|(message, _)| message.leave());
         };
+        drop(turn);
         let (mut work, mut claimed, mut unclaimed) = (Vec::new(), Vec::new(), HashSet::new());
         for (message, event) in requests {
             let payment = event.data.payment;
@@ -178,23 +186,24 @@ impl Authorize {
         context.each(payments, claim).await
     }
 
-    async fn complete(&self, mut returns: Vec<(Message, Uuid)>) {
-        let since = Instant::now();
+    async fn complete(&self, mut returns: Vec<(Message, Uuid)>, turn: Turn) {
+        let (since, mut turn) = (Instant::now(), Some(turn));
         while !returns.is_empty() {
             let calls = match self.context.leave_to_call(since).await {
                 Leave::Calls(calls) => calls,
                 Leave::Later => return returns.into_iter().for_each(|(message, _)| message.leave()),
                 Leave::NotYet => {
+                    turn = None;
                     returns.retain(|(message, _)| !message.is_abandoned());
                     continue;
                 }
             };
             let rest = returns.split_off(calls.min(returns.len()));
-            self.complete_now(std::mem::replace(&mut returns, rest)).await;
+            self.complete_now(std::mem::replace(&mut returns, rest), turn.take()).await;
         }
     }
 
-    async fn complete_now(&self, returns: Vec<(Message, Uuid)>) {
+    async fn complete_now(&self, returns: Vec<(Message, Uuid)>, turn: Option<Turn>) {
         let context = &self.context;
         let claim = |part: Vec<Uuid>| async move {
             operations::claim_completions(&context.pool, &part, &context.terms()).await
@@ -203,6 +212,7 @@ impl Authorize {
         let Some(mut claims) = context.each(payments, claim).await else {
             return returns.into_iter().for_each(|(message, _)| message.leave());
         };
+        drop(turn);
         let mut work = Vec::with_capacity(returns.len());
         for (message, payment) in returns {
             match claims.remove(&payment).unwrap_or(Ok(Claimed::NotMine)) {
@@ -285,7 +295,7 @@ impl Authorize {
         outcome: Outcome,
         sealed: Option<SealedCard>,
     ) {
-        tracing::info!(payment.id = %claim.payment, kind = claim.kind.as_str(), outcome = outcome.as_str(), "called");
+        tracing::debug!(payment.id = %claim.payment, kind = claim.kind.as_str(), outcome = outcome.as_str(), "called");
         if let Outcome::NotSent { why } = outcome {
             let (pool, now) = (&self.context.pool, self.context.clock.now());
             let released = self

@@ -5,13 +5,16 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    broker::{Handler, Message, Queue, Reading, Verdict},
+    broker::{Handler, Message, Queue, Reading, Turn, Verdict},
     config::Config,
     contracts::{Event, PaymentFact, Topic},
     payment::Outcome,
     store::operations::{self, Claim, Claimed},
     worker::{Context, Leave, Worker, run as run_worker, unknown_if_it_panics},
 };
+
+/// Batches claimed at once: while they are, the next one grows. Calls are bounded by the prefetch alone.
+const CLAIMS_AT_ONCE: usize = 2;
 
 /// The worker.
 pub struct Capture {
@@ -36,13 +39,17 @@ impl Worker for Capture {
 
     fn reading(config: &Config) -> Reading {
         let settings = &config.capture;
-        let concurrency = usize::from(settings.prefetch);
-        Reading { queue: Queue::Capture, batch: settings.batch, prefetch: settings.prefetch, concurrency }
+        Reading {
+            queue: Queue::Capture,
+            batch: settings.batch,
+            prefetch: settings.prefetch,
+            concurrency: CLAIMS_AT_ONCE,
+        }
     }
 }
 
 impl Handler for Capture {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, turn: Turn) {
         let mut facts = Vec::with_capacity(batch.len());
         for message in batch {
             match Event::<PaymentFact>::read(Topic::PaymentAuthorized, &message.body) {
@@ -50,25 +57,26 @@ impl Handler for Capture {
                 Err(error) => message.settle(Verdict::Dead(error.to_string())),
             }
         }
-        let since = Instant::now();
+        let (since, mut turn) = (Instant::now(), Some(turn));
         while !facts.is_empty() {
             let calls = match self.context.leave_to_call(since).await {
                 Leave::Calls(calls) => calls,
                 Leave::Later => return facts.into_iter().for_each(|(message, _)| message.leave()),
                 // A hold lasts for days.
                 Leave::NotYet => {
+                    turn = None;
                     facts.retain(|(message, _)| !message.is_abandoned());
                     continue;
                 }
             };
             let rest = facts.split_off(calls.min(facts.len()));
-            self.capture_now(std::mem::replace(&mut facts, rest)).await;
+            self.capture_now(std::mem::replace(&mut facts, rest), turn.take()).await;
         }
     }
 }
 
 impl Capture {
-    async fn capture_now(&self, facts: Vec<(Message, Uuid)>) {
+    async fn capture_now(&self, facts: Vec<(Message, Uuid)>, turn: Option<Turn>) {
         let context = &self.context;
         let claim =
             |part: Vec<Uuid>| async move { operations::claim_captures(&context.pool, &part, &context.terms()).await };
@@ -76,6 +84,7 @@ impl Capture {
         let Some(mut claims) = context.each(payments, claim).await else {
             return facts.into_iter().for_each(|(message, _)| message.leave());
         };
+        drop(turn);
         let work = facts.into_iter().map(|(message, payment)| {
             let claimed = claims.remove(&payment).unwrap_or(Ok(Claimed::NotMine));
             async move {
@@ -96,7 +105,7 @@ impl Capture {
         let context = &self.context;
         let call = context.call(claim);
         let outcome = unknown_if_it_panics(context.acquirer.capture(&call, &claim.original)).await;
-        tracing::info!(payment.id = %claim.payment, kind = "capture", outcome = outcome.as_str(), "called");
+        tracing::debug!(payment.id = %claim.payment, kind = "capture", outcome = outcome.as_str(), "called");
         if let Outcome::NotSent { why } = outcome {
             let released = context.until_available(|| operations::release(&context.pool, claim)).await;
             return match released {

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use serde_json::Value;
 
 use crate::{
-    broker::{self, Handler, Message, Parcel, Queue, Reading, Verdict},
+    broker::{self, Handler, Message, Parcel, Queue, Reading, Turn, Verdict},
     contracts::mask::{self, Found},
     store::{
         StoreError,
@@ -48,7 +48,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
 }
 
 impl Handler for Park {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, _turn: Turn) {
         let letters = batch.into_iter().map(|message| {
             let letter = letter(self.queue, &message);
             (message, letter)

@@ -8,7 +8,7 @@ use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
 
 use crate::{
-    broker::{Handler, Message, Queue, Reading, Verdict},
+    broker::{Handler, Message, Queue, Reading, Turn, Verdict},
     config::Config,
     contracts::{Event, PaymentFact, Topic},
     notify::{Delivered, Mailer, deliver, receipt_mail},
@@ -42,7 +42,7 @@ impl Worker for Receipts {
 }
 
 impl Handler for Receipts {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, _turn: Turn) {
         let mut waiting: HashMap<Uuid, Vec<Message>> = HashMap::new();
         for message in batch {
             match Event::<PaymentFact>::read(Topic::PaymentCaptured, &message.body) {

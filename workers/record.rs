@@ -1,7 +1,7 @@
 //! Record: outcomes of operations become the books, one transaction a batch.
 
 use crate::{
-    broker::{Handler, Message, Queue, Reading, Verdict},
+    broker::{Handler, Message, Queue, Reading, Turn, Verdict},
     config::Config,
     contracts::{Event, OperationCompleted, Topic},
     payment::Status,
@@ -40,7 +40,7 @@ impl Worker for Record {
 }
 
 impl Handler for Record {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, _turn: Turn) {
         let mut reports = Vec::with_capacity(batch.len());
         for message in batch {
             match Event::<OperationCompleted>::read(Topic::OperationCompleted, &message.body) {

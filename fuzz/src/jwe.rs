@@ -4,7 +4,7 @@ use p256::SecretKey;
 use time::{Duration, OffsetDateTime};
 use tolom::{
     payment::PaymentCode,
-    sealing::{self, MAX_AHEAD_S, MAX_JWE_CHARS, SealError, SealedHeader},
+    sealing::{self, MAX_AHEAD_S, MAX_JWE_CHARS, OpeningKey, SealError, SealedHeader},
 };
 
 /// Every sealed card that the test key's owner has ever been sent, made by two libraries that know nothing of each
@@ -54,10 +54,10 @@ fn at(seconds: i64) -> OffsetDateTime {
 }
 
 /// The private half of the key in `corpus/jwe/public_key`; it seals nothing but these seeds.
-fn key() -> SecretKey {
+fn key() -> OpeningKey {
     const D: [u8; 32] = [
         0x8c, 0xb2, 0x6f, 0x49, 0x23, 0xba, 0xfb, 0x40, 0x08, 0x04, 0xcd, 0xfb, 0x54, 0xf3, 0x13, 0x34, 0x71, 0x8e,
         0xc4, 0x85, 0x37, 0x05, 0x6b, 0xfa, 0x32, 0xc8, 0x02, 0x7f, 0x47, 0x0f, 0x7d, 0x38,
     ];
-    SecretKey::from_slice(&D).expect("a private key")
+    OpeningKey::new(&SecretKey::from_slice(&D).expect("a private key"))
 }

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use sqlx::PgPool;
+use tokio::time::Instant;
+
 use crate::{
-    acquirer::books,
+    acquirer::books as theirs,
     broker::{BrokerError, Depths, UNREADABLE},
     store::{
-        StoreError,
-        books::{Figures, figures},
+        self, StoreError,
+        books::{Conservation, Figures, conservation, figures},
         limits,
     },
     worker::Context,
@@ -16,56 +19,100 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(15);
 /// A look that takes longer hangs on a server that is gone.
 const LOOK_WITHIN: Duration = Duration::from_secs(60);
+/// Adding up the whole books may take this part of the time, however large they grow.
+const REST_AFTER_ADDING_UP: u32 = 100;
 
 /// Looks every fifteen seconds until the context stops.
 pub(super) async fn keep(context: Context) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut connection = None;
+    let mut looks = Looks {
+        reports: store::connect_for_reports(&context.config.database)?,
+        context,
+        depths: None,
+        next: Instant::now(),
+    };
+    let stop = looks.context.stop.clone();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
-            () = context.stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(()),
         }
         // Nobody waits for a look when the process is to stop.
-        context.stop.run_until_cancelled(look(&context, &mut connection)).await;
+        stop.run_until_cancelled(looks.look()).await;
     }
 }
 
-async fn look(context: &Context, connection: &mut Option<Depths>) {
-    let looked = tokio::time::timeout(LOOK_WITHIN, figures(&context.pool)).await;
-    match looked.unwrap_or(Err(StoreError::TimedOut)) {
-        Ok(figures) => show(context, &figures).await,
-        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures from the books"),
+struct Looks {
+    context: Context,
+    /// For looks at whole tables.
+    reports: PgPool,
+    /// The connection to the broker that its depths are read by.
+    depths: Option<Depths>,
+    /// When the books are to be added up next.
+    next: Instant,
+}
+
+impl Looks {
+    async fn look(&mut self) {
+        let context = &self.context;
+        match within(figures(&context.pool)).await {
+            Ok(figures) => {
+                show(&figures);
+                self.add_up(&figures).await;
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures from the books"),
+        }
+        let context = &self.context;
+        match within(limits::shut(&context.pool, &context.config.limits, context.clock.now())).await {
+            Ok(shut) => shut.into_iter().for_each(|(by, count)| {
+                metrics::gauge!("tolom_limits_shut", "by" => by.as_str()).set(count as f64);
+            }),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures of the limits"),
+        }
+        let looked = tokio::time::timeout(LOOK_WITHIN, depths(context, &mut self.depths)).await;
+        if let Err(error) = looked.unwrap_or(Err(BrokerError::TimedOut(LOOK_WITHIN))) {
+            self.depths = None;
+            tracing::debug!(error = &error as &dyn std::error::Error, "no figures from the broker");
+        }
     }
-    let shut = limits::shut(&context.pool, &context.config.limits, context.clock.now());
-    match tokio::time::timeout(LOOK_WITHIN, shut).await.unwrap_or(Err(StoreError::TimedOut)) {
-        Ok(shut) => shut.into_iter().for_each(|(by, count)| {
-            metrics::gauge!("tolom_limits_shut", "by" => by.as_str()).set(count as f64);
-        }),
-        Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures of the limits"),
-    }
-    let looked = tokio::time::timeout(LOOK_WITHIN, depths(context, connection)).await;
-    if let Err(error) = looked.unwrap_or(Err(BrokerError::TimedOut(LOOK_WITHIN))) {
-        *connection = None;
-        tracing::debug!(error = &error as &dyn std::error::Error, "no figures from the broker");
+
+    /// Holds our books, the settlement entries and the acquirer's books together, unless that was done lately.
+    async fn add_up(&mut self, figures: &Figures) {
+        let began = Instant::now();
+        if began < self.next {
+            return;
+        }
+        match within(conservation(&self.reports)).await {
+            Ok(ours) => {
+                // What is on its way is in one book and not yet in the other: they are held together when all is quiet.
+                let theirs = match figures.open_operations {
+                    0 => theirs::read(&self.context.config.acquirer).await.ok().flatten(),
+                    _ => None,
+                };
+                show_conservation(&ours, theirs.as_deref());
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the books are not added up"),
+        }
+        self.next = Instant::now() + began.elapsed() * REST_AFTER_ADDING_UP;
     }
 }
 
-async fn show(context: &Context, figures: &Figures) {
+async fn within<T>(look: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(LOOK_WITHIN, look).await.unwrap_or(Err(StoreError::TimedOut))
+}
+
+fn show(figures: &Figures) {
     metrics::gauge!("tolom_outbox_rows").set(figures.outbox_rows as f64);
     metrics::gauge!("tolom_outbox_oldest_age_seconds").set(figures.outbox_oldest_s);
     metrics::gauge!("tolom_oldest_unknown_age_seconds").set(figures.oldest_unknown_s);
     metrics::gauge!("tolom_payments_in_review").set(figures.in_review as f64);
-    metrics::gauge!("tolom_bills_paid_twice").set(figures.bills_paid_twice as f64);
-    // What is on its way is in one book and not yet in the other: they are held together when all is quiet.
-    let theirs = match figures.open_operations {
-        0 => books::read(&context.config.acquirer).await.ok().flatten(),
-        _ => None,
-    };
-    for (currency, ours, entries) in &figures.captured {
-        let theirs = theirs.as_ref().map(|rows| books::captured(rows, currency));
-        let known = [Some(*ours), Some(*entries), theirs];
+}
+
+fn show_conservation(ours: &Conservation, theirs: Option<&[theirs::BookRow]>) {
+    metrics::gauge!("tolom_bills_paid_twice").set(ours.bills_paid_twice as f64);
+    for (currency, books, entries) in &ours.captured {
+        let known = [Some(*books), Some(*entries), theirs.map(|rows| theirs::captured(rows, currency))];
         for (source, minor) in ["books", "settlement", "acquirer"].into_iter().zip(known) {
             if let Some(minor) = minor {
                 let labels = [("source", source.to_owned()), ("currency", currency.clone())];

@@ -37,9 +37,15 @@ const CONSUMER_TAG: &str = "tolom";
 
 /// What handles the messages of a queue.
 pub trait Handler: Send + Sync + 'static {
-    /// Handles a batch. Every message is to be settled; the order does not matter.
-    fn handle(&self, batch: Vec<Message>) -> impl Future<Output = ()> + Send;
+    /// Handles a batch. Every message is to be settled; the order does not matter. The next batch is handed out once
+    /// `turn` is dropped.
+    fn handle(&self, batch: Vec<Message>, turn: Turn) -> impl Future<Output = ()> + Send;
 }
+
+/// One of the places of [`Reading::concurrency`]. A handler that drops it early, because what is left to do needs no
+/// place, lets the next batch grow meanwhile instead of being cut small.
+#[derive(Debug, Clone, Default)]
+pub struct Turn(#[expect(dead_code, reason = "held, and given back when dropped")] Option<Arc<OwnedSemaphorePermit>>);
 
 /// How a queue is read.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +56,7 @@ pub struct Reading {
     pub batch: usize,
     /// Messages unacknowledged at most.
     pub prefetch: u16,
-    /// Batches handled at once.
+    /// Batches that hold their [`Turn`] at once.
     pub concurrency: usize,
 }
 
@@ -287,13 +293,13 @@ impl Session {
         let (handler, cut) = (Arc::clone(handler), self.cut.clone());
         let supervisor = self.returns.broker.supervisor().clone();
         let queue = self.source.name();
+        let turn = Turn(Some(Arc::new(place)));
         self.batches.spawn(async move {
             let started = Instant::now();
             // After a panic its messages are retried one by one.
-            cut.run_until_cancelled(supervisor.attempt(queue, handler.handle(batch))).await;
+            cut.run_until_cancelled(supervisor.attempt(queue, handler.handle(batch, turn))).await;
             let seconds = started.elapsed().as_secs_f64();
             metrics::histogram!("tolom_worker_duration_seconds", "queue" => queue).record(seconds);
-            drop(place);
         });
     }
 

@@ -19,7 +19,7 @@ mod watchdog;
 
 use std::{sync::Arc, time::Duration};
 
-pub use consumer::{Handler, Reading, consume, consume_dead_letters};
+pub use consumer::{Handler, Reading, Turn, consume, consume_dead_letters};
 pub use depths::{Depths, peek, peek_dead_letters};
 pub use history::History;
 pub use lane::Lane;

@@ -28,7 +28,7 @@ use crate::{
 /// Members of one transaction at most.
 const MAX_BATCH: usize = 200;
 /// Transactions at the same time.
-const TASKS: usize = 3;
+const TASKS: usize = 2;
 /// A client is answered within this, whatever happens.
 const DEADLINE: Duration = Duration::from_secs(10);
 

@@ -27,6 +27,7 @@ use crate::{
     payment::{Money, PaymentCode, PublicStatus, Status},
     store::{
         accept::{Acceptance, CardSource, Idempotency, NewPayment, Refusal},
+        cards::NewCard,
         payments,
         request::validate,
     },
@@ -124,18 +125,19 @@ impl Intake {
         traceparent: String,
     ) -> Result<NewPayment, Problem> {
         validate(body.amount, &body.payer, &body.locale, &body.terms, self.terms_in_force())?;
+        let id = new_secret_id();
         let card = match (body.card.sealed, body.card.id) {
             (Some(jwe), None) => {
                 let card = self.sealed(jwe, "card.sealed")?;
                 if card.bill != body.bill {
                     return Err(Refusal::CardOfOtherBill.into());
                 }
-                CardSource::Inline(card)
+                // It is this payment's and no other's, so it needs no name of its own.
+                CardSource::Inline(NewCard { id, ..card })
             }
             (None, Some(id)) => CardSource::Stored(id),
             _ => return Err(Problem::invalid_field("card", "either `sealed` or `id` is wanted")),
         };
-        let id = new_secret_id();
         let answer = PaymentAccepted {
             id,
             status: Status::Accepted,

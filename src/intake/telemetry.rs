@@ -39,7 +39,12 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     metrics::counter!("tolom_http_requests_total", &labels).increment(1);
     span.in_scope(|| {
         let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(http.status = status.as_u16(), duration_ms, "answered");
+        // What is well is in the metrics; a line for each would be most of what a busy intake writes.
+        if status.is_client_error() || status.is_server_error() {
+            tracing::info!(http.status = status.as_u16(), duration_ms, "answered");
+        } else {
+            tracing::debug!(http.status = status.as_u16(), duration_ms, "answered");
+        }
     });
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

@@ -18,7 +18,7 @@ use p256::{
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::jwe::{Kid, SealError, SealedHeader, open};
+use super::jwe::{Kid, OpeningKey, SealError, Sealed};
 use crate::payment::{PaymentCode, card::CardInput};
 
 /// A key in memory is given up this long after its file was last seen, should another process have destroyed it.
@@ -35,7 +35,7 @@ pub struct KeyDir {
 
 #[derive(Clone)]
 struct Cached {
-    key: Arc<SecretKey>,
+    key: Arc<OpeningKey>,
     seen: Instant,
 }
 
@@ -87,16 +87,16 @@ impl KeyDir {
         bill: &PaymentCode,
         now: OffsetDateTime,
     ) -> Result<Result<CardInput, SealError>, KeyDirError> {
-        let header = match SealedHeader::parse_taken(jwe, now) {
-            Ok(header) => header,
+        let sealed = match Sealed::taken(jwe, now) {
+            Ok(sealed) => sealed,
             Err(refused) => return Ok(Err(refused)),
         };
-        let Some(key) = self.get(&header.kid)? else { return Ok(Err(SealError::UnknownKey)) };
-        Ok(open(&key, jwe, bill, now))
+        let Some(key) = self.get(sealed.kid())? else { return Ok(Err(SealError::UnknownKey)) };
+        Ok(sealed.open(&key, bill))
     }
 
     /// The key of this name, read from its file when it is not in memory yet; none if there is no such file.
-    pub fn get(&self, kid: &Kid) -> Result<Option<Arc<SecretKey>>, KeyDirError> {
+    pub fn get(&self, kid: &Kid) -> Result<Option<Arc<OpeningKey>>, KeyDirError> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cached) = cache.get_mut(kid) {
             if cached.seen.elapsed() < SEEN_FOR {
@@ -110,7 +110,7 @@ impl KeyDir {
             return Ok(None);
         }
         let Some(key) = self.read(kid)? else { return Ok(None) };
-        let key = Arc::new(key);
+        let key = Arc::new(OpeningKey::new(&key));
         cache.insert(kid.clone(), Cached { key: key.clone(), seen: Instant::now() });
         Ok(Some(key))
     }

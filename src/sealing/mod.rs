@@ -10,6 +10,8 @@ mod keys;
 mod rotation;
 
 pub use fingerprint::FingerprintKey;
-pub use jwe::{Kid, MAX_AHEAD_S, MAX_JWE_CHARS, NotAKid, SealError, SealedHeader, open, public_jwk, public_key, seal};
+pub use jwe::{
+    Kid, MAX_AHEAD_S, MAX_JWE_CHARS, NotAKid, OpeningKey, SealError, SealedHeader, open, public_jwk, public_key, seal,
+};
 pub use keys::{KeyDir, KeyDirError};
 pub use rotation::{Rotated, RotationError, create, ensure_current, retire};

@@ -92,8 +92,25 @@ const LIMITS: [(&str, &str); 6] = [
     ("tcp_keepalives_count", "3"),
 ];
 
-/// Opens a pool. Connections are made when they are needed, so that a role starts while the database is away.
+/// The pipeline finds every row by a key, so plans must follow the indexes however small a table is or was when they were
+/// made: a plan is kept for the life of its session, and statistics are a minute late, or about an empty table. Rows that
+/// are to be locked in order are joined to their keys, for with an `ORDER BY` next to `= ANY` PostgreSQL may walk a whole
+/// index in order; and what lives for seconds is found in memory.
+const BY_KEY: [(&str, &str); 4] =
+    [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("random_page_cost", "0.1")];
+
+/// Opens a pool for the pipeline. Connections are made when they are needed, so that a role starts while the database is
+/// away.
 pub fn connect(config: &config::Database) -> Result<PgPool, StoreError> {
+    pool(config, &BY_KEY)
+}
+
+/// Opens a pool for reports, which look at whole tables.
+pub fn connect_for_reports(config: &config::Database) -> Result<PgPool, StoreError> {
+    pool(config, &[])
+}
+
+fn pool(config: &config::Database, plans: &[(&str, &str)]) -> Result<PgPool, StoreError> {
     let options: PgConnectOptions = config.url.expose().parse()?;
     Ok(PgPoolOptions::new()
         .max_connections(config.max_connections)
@@ -108,7 +125,7 @@ pub fn connect(config: &config::Database) -> Result<PgPool, StoreError> {
                 Ok(true)
             })
         })
-        .connect_lazy_with(options.application_name("tolom").options(LIMITS)))
+        .connect_lazy_with(options.application_name("tolom").options(LIMITS).options(plans.iter().copied())))
 }
 
 /// Brings the schema up to date; safe to repeat and to run from several processes at once.

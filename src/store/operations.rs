@@ -166,10 +166,12 @@ async fn lock(
     payments: &[Uuid],
     kind: OperationKind,
 ) -> Result<Vec<Locked>, StoreError> {
-    sqlx::query("SELECT FROM payment WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE")
-        .bind(payments)
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query(
+        "SELECT FROM unnest($1::uuid[]) AS n (id) JOIN payment p ON p.id = n.id ORDER BY p.id FOR NO KEY UPDATE OF p",
+    )
+    .bind(payments)
+    .execute(&mut *transaction)
+    .await?;
     let rows = sqlx::query(
         "SELECT p.id, p.status, p.version, p.bill_code, p.amount_minor, p.currency, p.acquirer, p.capture_at_once,
                 p.card_id, p.challenge_response, p.traceparent,
@@ -178,14 +180,14 @@ async fn lock(
                 a.reference AS authorization_reference,
                 EXISTS (SELECT FROM operation o WHERE o.payment_id = p.id AND (o.outcome IS NULL
                         OR o.outcome = 'unknown') AND NOT o.closing) AS open
-         FROM payment p
+         FROM unnest($1::uuid[]) AS n (id)
+         JOIN payment p ON p.id = n.id
          JOIN bill b ON b.code = p.bill_code
          LEFT JOIN LATERAL (SELECT id, outcome, owner FROM operation
                             WHERE payment_id = p.id AND kind = $2 ORDER BY created_at DESC, id DESC LIMIT 1) e ON true
          LEFT JOIN LATERAL (SELECT reference FROM operation
                             WHERE payment_id = p.id AND kind = 'authorize' AND outcome IS DISTINCT FROM 'not_sent'
                             LIMIT 1) a ON true
-         WHERE p.id = ANY($1)
          ORDER BY p.id",
     )
     .bind(payments)

@@ -73,12 +73,14 @@ pub(super) const COLUMNS: &str =
     coalesce(p.card_number_masked, '') AS card_number, coalesce(p.card_brand, 'other') AS card_brand,
     p.authorization_code, p.rrn, coalesce(p.captured_at, r.issued_at) AS paid_at, p.locale, p.payer_email";
 
-/// Claims receipts for sending during `lease`. Those that are in no list are with another sender.
+/// Claims receipts for sending during `lease`. Those that are in no list are with another sender. Like the mark that
+/// follows, it waits for no disk: a crash of the database may cost a second mail, as a crash of the sender may.
 pub async fn claim(pool: &PgPool, payments: &[Uuid], lease: Duration) -> Result<Claimed, StoreError> {
     let statement = format!(
-        "UPDATE receipt r SET sending_until = now() + make_interval(secs => $2)
-         FROM payment p JOIN bill b ON b.code = p.bill_code
-         WHERE p.id = r.payment_id AND r.payment_id = ANY($1) AND r.sent_at IS NULL
+        "WITH soon AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+         UPDATE receipt r SET sending_until = now() + make_interval(secs => $2)
+         FROM soon, unnest($1::uuid[]) AS n (id) JOIN payment p ON p.id = n.id JOIN bill b ON b.code = p.bill_code
+         WHERE r.payment_id = p.id AND r.sent_at IS NULL
            AND (r.sending_until IS NULL OR r.sending_until < now())
          RETURNING {COLUMNS}"
     );
@@ -127,10 +129,13 @@ pub async fn by_number(pool: &PgPool, number: &str) -> Result<Option<GenuineRece
 
 /// Marks receipts as sent.
 pub async fn mark_sent(pool: &PgPool, payments: &[Uuid]) -> Result<(), StoreError> {
-    sqlx::query("UPDATE receipt SET sent_at = now(), sending_until = NULL WHERE payment_id = ANY($1)")
-        .bind(payments)
-        .execute(pool)
-        .await?;
+    sqlx::query(
+        "WITH soon AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+         UPDATE receipt SET sent_at = now(), sending_until = NULL FROM soon WHERE payment_id = ANY($1)",
+    )
+    .bind(payments)
+    .execute(pool)
+    .await?;
     Ok(())
 }
 

@@ -83,6 +83,8 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("figment", &["config"]),
     ("backoff", &["acquirer"]),
     ("p256", &["sealing", "payer"]),
+    ("aws_lc_rs", &["sealing"]),
+    ("mimalloc", &["main"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

@@ -9,7 +9,9 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tolom::{
-    broker::{self, Broker, Exchange, Handler, Message, Outgoing, PublishError, Publisher, Queue, Reading, Verdict},
+    broker::{
+        self, Broker, Exchange, Handler, Message, Outgoing, PublishError, Publisher, Queue, Reading, Turn, Verdict,
+    },
     config::{self, Config},
 };
 
@@ -69,7 +71,7 @@ struct Judge<F> {
 }
 
 impl<F: Fn(&str, u32) -> Verdict + Send + Sync + 'static> Handler for Judge<F> {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, _turn: Turn) {
         let size = batch.len();
         for message in batch {
             let _ = self.seen.try_send((message.id.clone(), message.attempt, size));
@@ -132,7 +134,7 @@ pub(crate) async fn dead_letters(broker: &Broker, count: usize) -> Vec<Vec<u8>> 
 struct Panics(mpsc::Sender<String>);
 
 impl Handler for Panics {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, _turn: Turn) {
         assert!(batch.iter().all(|message| message.id != "poison"), "poison");
         for message in batch {
             let _ = self.0.try_send(message.id.clone());
@@ -174,7 +176,7 @@ struct Holds {
 }
 
 impl Handler for Holds {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, _turn: Turn) {
         let _ = self.started.try_send(batch.len());
         self.finish.cancelled().await;
         for message in batch {

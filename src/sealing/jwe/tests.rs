@@ -70,7 +70,7 @@ fn a_card_sealed_by_jose_is_opened() {
     let at = OffsetDateTime::from_unix_timestamp(1_794_999_900).unwrap();
     let header = SealedHeader::parse(JOSE_JWE, at).unwrap();
     assert_eq!((header.kid.as_str(), header.bill.as_str()), ("vector-1", "1100000001"));
-    let opened = open(&private, JOSE_JWE, &bill(), at).unwrap();
+    let opened = open(&OpeningKey::new(&private), JOSE_JWE, &bill(), at).unwrap();
     assert_eq!((opened.number.as_str(), opened.cvc.as_str()), ("4111111111111111", "123"));
     assert_eq!((opened.expiry_month, opened.expiry_year, opened.holder.as_str()), (12, 2030, "AIBEK ASANOV"));
 }
@@ -81,10 +81,10 @@ fn what_we_seal_we_open_and_a_jwk_reads_back() {
     let (name, public) = public_key(&public_jwk(&kid(), &private.public_key())).unwrap();
     let jwe = seal(&public, &name, &bill(), NOW + time::Duration::minutes(15), &card());
     assert_eq!(SealedHeader::parse(&jwe, NOW).unwrap().kid, kid());
-    assert_eq!(open(&private, &jwe, &bill(), NOW).unwrap().number, "4111111111111111");
-    assert_eq!(open(&SecretKey::generate(), &jwe, &bill(), NOW).unwrap_err(), SealError::Tag);
+    assert_eq!(open(&OpeningKey::new(&private), &jwe, &bill(), NOW).unwrap().number, "4111111111111111");
+    assert_eq!(open(&OpeningKey::new(&SecretKey::generate()), &jwe, &bill(), NOW).unwrap_err(), SealError::Tag);
     let other = "1600000001".parse().unwrap();
-    assert_eq!(open(&private, &jwe, &other, NOW).unwrap_err(), SealError::OtherBill);
+    assert_eq!(open(&OpeningKey::new(&private), &jwe, &other, NOW).unwrap_err(), SealError::OtherBill);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_sealed_card_lives_fifteen_minutes_at_most() {
     ] {
         let jwe = sealed(&private, NOW + time::Duration::seconds(ahead_s));
         assert_eq!(SealedHeader::parse(&jwe, NOW).err(), intake, "{ahead_s}");
-        assert_eq!(open(&private, &jwe, &bill(), NOW).err(), worker, "{ahead_s}");
+        assert_eq!(open(&OpeningKey::new(&private), &jwe, &bill(), NOW).err(), worker, "{ahead_s}");
     }
 }
 
@@ -143,11 +143,14 @@ fn a_changed_header_or_text_breaks_the_tag() {
     let json = String::from_utf8(URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
     let longer = json.replace("\"bill\":\"1100000001\"", "\"bill\":\"1100000002\"");
     let forged = format!("{}.{rest}", URL_SAFE_NO_PAD.encode(longer));
-    assert_eq!(open(&private, &forged, &"1100000002".parse().unwrap(), NOW).unwrap_err(), SealError::Tag);
+    assert_eq!(
+        open(&OpeningKey::new(&private), &forged, &"1100000002".parse().unwrap(), NOW).unwrap_err(),
+        SealError::Tag
+    );
     let mut parts: Vec<_> = jwe.split('.').map(str::to_owned).collect();
     let flipped = if parts[3].starts_with('A') { 'B' } else { 'A' };
     parts[3].replace_range(..1, &flipped.to_string());
-    assert_eq!(open(&private, &parts.join("."), &bill(), NOW).unwrap_err(), SealError::Tag);
+    assert_eq!(open(&OpeningKey::new(&private), &parts.join("."), &bill(), NOW).unwrap_err(), SealError::Tag);
 }
 
 #[test]
@@ -187,8 +190,8 @@ proptest! {
         let place = place % bytes.len();
         bytes[place] = bytes[place].wrapping_add(by);
         if let Ok(altered) = String::from_utf8(bytes) {
-            prop_assert!(altered == jwe || open(&private, &altered, &bill(), NOW).is_err());
+            prop_assert!(altered == jwe || open(&OpeningKey::new(&private), &altered, &bill(), NOW).is_err());
         }
-        prop_assert!(open(&private, &jwe[..place], &bill(), NOW).is_err());
+        prop_assert!(open(&OpeningKey::new(&private), &jwe[..place], &bill(), NOW).is_err());
     }
 }

@@ -138,10 +138,11 @@ impl Batch<'_> {
 
     /// Locks the bills against change, in the order of their codes, and judges them.
     async fn check_bills(&mut self, db: &mut PgConnection, now: OffsetDateTime, wait: bool) -> Result<(), StoreError> {
-        const LOCK: &str = "SELECT code, status, amount_minor, currency, valid_until FROM bill
-             WHERE code = ANY($1) ORDER BY code FOR SHARE";
-        const LOCK_FREE_ONES: &str = "SELECT code, status, amount_minor, currency, valid_until FROM bill
-             WHERE code = ANY($1) ORDER BY code FOR SHARE SKIP LOCKED";
+        const LOCK: &str = "SELECT b.code, b.status, b.amount_minor, b.currency, b.valid_until
+             FROM unnest($1::text[]) AS n (code) JOIN bill b ON b.code = n.code ORDER BY b.code FOR SHARE OF b";
+        const LOCK_FREE_ONES: &str = "SELECT b.code, b.status, b.amount_minor, b.currency, b.valid_until
+             FROM unnest($1::text[]) AS n (code) JOIN bill b ON b.code = n.code ORDER BY b.code
+             FOR SHARE OF b SKIP LOCKED";
         let undecided = self.undecided();
         let codes: BTreeSet<&str> = undecided.iter().map(|index| self.members[*index].bill.as_str()).collect();
         let codes: Vec<&str> = codes.into_iter().collect();
@@ -295,7 +296,7 @@ impl Batch<'_> {
              SELECT place - 1 AS place, 1 AS rank, p.id FROM n
                  JOIN payment p ON p.event_source = n.source AND p.event_id = n.event
              UNION ALL SELECT place - 1, 2, p.id FROM n JOIN payment p ON p.id = n.id WHERE n.source <> ''
-             UNION ALL SELECT place - 1, 3, p.id FROM n JOIN payment p ON p.card_id = n.card
+             UNION ALL SELECT place - 1, 3, p.id FROM n JOIN payment p ON p.card_id = n.card AND p.card_id <> p.id
              UNION ALL SELECT place - 1, 4, p.id FROM n JOIN payment p ON p.bill_code = n.bill
                  AND p.status NOT IN ('declined', 'failed', 'reversed')
              ORDER BY 1, 2 DESC",

@@ -67,10 +67,10 @@ pub(super) async fn load(
 /// would see the locked rows as they are now, and everything joined to them as it was before the wait (manual, 13.2.1).
 async fn lock(transaction: &mut PgConnection, operations: &[Uuid]) -> Result<(), StoreError> {
     for statement in [
-        "SELECT FROM bill WHERE code IN (SELECT p.bill_code FROM payment p JOIN operation o ON o.payment_id = p.id
-                                         WHERE o.id = ANY($1)) ORDER BY code FOR NO KEY UPDATE",
-        "SELECT FROM payment WHERE id IN (SELECT payment_id FROM operation WHERE id = ANY($1))
-         ORDER BY id FOR NO KEY UPDATE",
+        "SELECT FROM unnest($1::uuid[]) AS n (id) JOIN operation o ON o.id = n.id JOIN payment p ON p.id = o.payment_id
+         JOIN bill b ON b.code = p.bill_code ORDER BY b.code FOR NO KEY UPDATE OF b",
+        "SELECT FROM unnest($1::uuid[]) AS n (id) JOIN operation o ON o.id = n.id JOIN payment p ON p.id = o.payment_id
+         ORDER BY p.id FOR NO KEY UPDATE OF p",
     ] {
         sqlx::query(statement).bind(operations).execute(&mut *transaction).await?;
     }

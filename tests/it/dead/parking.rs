@@ -6,7 +6,7 @@ use lapin::options::{BasicGetOptions, BasicRejectOptions};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use tolom::{
-    broker::{self, Handler, Message, Publisher, Queue, Reading, Verdict},
+    broker::{self, Handler, Message, Publisher, Queue, Reading, Turn, Verdict},
     contracts::{FailedAttempt, Topic},
     store::dead::{self, Letter},
     workers,
@@ -68,7 +68,7 @@ async fn a_newer_version_is_parked_with_a_reason_that_says_so() {
 struct Fails;
 
 impl Handler for Fails {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, _turn: Turn) {
         for message in batch {
             let attempt = message.attempt;
             message.settle(Verdict::Retry(format!("no luck {attempt}")));
@@ -183,7 +183,7 @@ struct ParksAndDies {
 }
 
 impl Handler for ParksAndDies {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, _turn: Turn) {
         for message in batch {
             let letter = Letter { body: message.body.clone(), ..letter(&message.id, &message.history.failures) };
             dead::park(&self.pool, &[letter], OffsetDateTime::UNIX_EPOCH).await.unwrap();
@@ -220,7 +220,7 @@ async fn a_crash_between_commit_and_acknowledgement_leaves_one_row() {
 async fn a_letter_that_is_not_settled_is_delivered_again() {
     struct Panics(tokio::sync::mpsc::Sender<()>);
     impl Handler for Panics {
-        async fn handle(&self, batch: Vec<Message>) {
+        async fn handle(&self, batch: Vec<Message>, _turn: Turn) {
             let _ = self.0.try_send(());
             assert!(batch.is_empty(), "parked by nobody");
         }

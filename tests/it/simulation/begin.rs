@@ -3,7 +3,7 @@
 use std::{pin::Pin, sync::Arc};
 
 use tolom::{
-    broker::{Handler, Message, Queue},
+    broker::{Handler, Message, Queue, Turn},
     contracts::Topic,
     workers::resolve,
 };
@@ -52,9 +52,9 @@ impl Scheduler<'_> {
             (Arc::clone(authorize), Arc::clone(record), Arc::clone(capture))
         };
         let future: Pin<Box<dyn Future<Output = ()> + Send>> = match queue {
-            Queue::Authorize => Box::pin(async move { authorize.handle(messages).await }),
-            Queue::Record => Box::pin(async move { record.handle(messages).await }),
-            _ => Box::pin(async move { capture.handle(messages).await }),
+            Queue::Authorize => Box::pin(async move { authorize.handle(messages, Turn::default()).await }),
+            Queue::Record => Box::pin(async move { record.handle(messages, Turn::default()).await }),
+            _ => Box::pin(async move { capture.handle(messages, Turn::default()).await }),
         };
         self.start(process, format!("{} of {width}", queue.name()), width, None, None, future).await;
     }

@@ -9,7 +9,7 @@ use std::{
 use lapin::{Connection, ConnectionProperties, options::QueueDeleteOptions};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tolom::broker::{self, Broker, Handler, Message, Publisher, Queue, Reading, Verdict};
+use tolom::broker::{self, Broker, Handler, Message, Publisher, Queue, Reading, Turn, Verdict};
 
 use super::proxy::Proxy;
 use crate::broker::{fresh, to_queue};
@@ -18,7 +18,7 @@ use crate::broker::{fresh, to_queue};
 struct Tells(mpsc::Sender<String>);
 
 impl Handler for Tells {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, _turn: Turn) {
         for message in batch {
             let _ = self.0.try_send(message.id.clone());
             message.settle(Verdict::Done);
@@ -108,7 +108,7 @@ struct Leaves {
 }
 
 impl Handler for Leaves {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, _turn: Turn) {
         for message in batch {
             if self.met.lock().unwrap().insert(message.id.clone()) {
                 message.leave();

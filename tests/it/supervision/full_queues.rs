@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tolom::{
-    broker::{self, Broker, Handler, Message, PublishError, Publisher, Queue, Reading, Verdict},
+    broker::{self, Broker, Handler, Message, PublishError, Publisher, Queue, Reading, Turn, Verdict},
     services::{Services, Wanted},
     workers::{self, Role},
 };
@@ -19,7 +19,7 @@ use crate::{
 struct Finance;
 
 impl Handler for Finance {
-    async fn handle(&self, batch: Vec<Message>) {
+    async fn handle(&self, batch: Vec<Message>, _turn: Turn) {
         batch.into_iter().for_each(|message| message.settle(Verdict::Done));
     }
 }
