@@ -1,6 +1,7 @@
 //! What the demo, the benchmark and chaos play on: servers, a database, queues and addresses of their own, and their removal.
 
 pub(crate) mod apart;
+mod ports;
 
 use std::{ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
@@ -8,10 +9,13 @@ use anyhow::Context as _;
 use serde::Serialize;
 use sqlx::PgPool;
 use time::{Date, OffsetDateTime};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::apart::{Apart, Orders};
+use self::{
+    apart::{Apart, Orders},
+    ports::{Listeners, Post, take_ports},
+};
 use crate::{
     app::{App, Roles},
     broker::{self, Broker},
@@ -21,7 +25,7 @@ use crate::{
     payer::Payer,
     payment::{Currency, Money, PaymentCode, card::CardInput},
     sealing::{self, KeyDir},
-    services::{Given, Server, Services, Wanted, free_ports},
+    services::{Given, Server, Services, Wanted},
     simulator::{self, Simulator, SimulatorOptions},
     store::{
         self,
@@ -116,19 +120,6 @@ pub(crate) struct Stage {
     apart: Option<Apart>,
     /// How long the roles may take to drain.
     drain: Duration,
-}
-
-/// One listener for each that serves; taken at once, so that nobody else gets their ports.
-struct Listeners {
-    intake: TcpListener,
-    admin: TcpListener,
-    simulator: TcpListener,
-}
-
-/// Where mail and short messages are caught.
-struct Post {
-    smtp: TcpListener,
-    view: TcpListener,
 }
 
 impl Stage {
@@ -332,59 +323,6 @@ pub(crate) fn card(number: &str, today: Date) -> CardInput {
         expiry_year: u16::try_from(today.year() + 3).unwrap_or(u16::MAX),
         cvc: "123".to_owned(),
         holder: "AIBEK ASANOV".to_owned(),
-    }
-}
-
-impl Listeners {
-    /// Takes the usual ports, or any that are free, and writes into the settings what was taken.
-    async fn take(config: &mut Config) -> anyhow::Result<Self> {
-        let listeners = Self {
-            intake: listen(&config.intake.listen).await?,
-            admin: listen(&config.admin.listen).await?,
-            simulator: listen(&config.simulator.listen).await?,
-        };
-        config.intake.listen = listeners.intake.local_addr()?.to_string();
-        config.admin.listen = listeners.admin.local_addr()?.to_string();
-        config.simulator.listen = listeners.simulator.local_addr()?.to_string();
-        address_each_other(config);
-        Ok(listeners)
-    }
-}
-
-impl Post {
-    async fn take(config: &mut Config, short_messages: bool) -> anyhow::Result<Self> {
-        let post = Self { smtp: listen("127.0.0.1:1025").await?, view: listen("127.0.0.1:8025").await? };
-        config.mail.url = format!("smtp://{}", post.smtp.local_addr()?).into();
-        if short_messages {
-            config.sms.url = format!("http://{}/sms", post.view.local_addr()?);
-        }
-        Ok(post)
-    }
-}
-
-/// Free ports for the intake and the simulator, written into the settings, and one for each role's operators.
-fn take_ports(config: &mut Config) -> anyhow::Result<Vec<u16>> {
-    // The intake's and the simulator's own, and the operators' of the intake and of every worker.
-    const COUNT: usize = 2 + 1 + workers::ALL.len();
-    let [intake, simulator, admins @ ..] = free_ports::<COUNT>()?;
-    config.intake.listen = format!("127.0.0.1:{intake}");
-    config.simulator.listen = format!("127.0.0.1:{simulator}");
-    config.admin.listen = format!("127.0.0.1:{}", admins[0]);
-    address_each_other(config);
-    Ok(admins.to_vec())
-}
-
-fn address_each_other(config: &mut Config) {
-    config.intake.public_url = format!("http://{}", config.intake.listen);
-    config.acquirer.url = format!("http://{}", config.simulator.listen);
-    config.acquirer.token = String::new().into();
-}
-
-/// Listens here, or on a free port of the loopback interface.
-async fn listen(preferred: &str) -> std::io::Result<TcpListener> {
-    match TcpListener::bind(preferred).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind("127.0.0.1:0").await,
     }
 }
 

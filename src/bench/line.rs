@@ -65,6 +65,12 @@ impl Line {
         Self { site, sender: None }
     }
 
+    /// Connects now, so that the first payment need not.
+    pub(super) async fn open(mut self) -> anyhow::Result<Self> {
+        self.sender = Some(self.connect().await?);
+        Ok(self)
+    }
+
     /// Submits a payment; once more, under the same key, if an old connection has broken.
     pub(super) async fn pay(&mut self, request: &Prepared) -> Answer {
         let was_open = self.sender.is_some();

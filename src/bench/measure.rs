@@ -96,8 +96,10 @@ impl Bench<'_> {
         let cards = Cards { fault_rate: 0.0, seed: 0 };
         let requests = prepare::requests(self.set, self.issued, count, cards).await?;
         self.issued += count;
+        let load = Load::Concurrency(payers);
+        let lines = self.crowd.lines(load).await?;
         let began = Instant::now();
-        self.crowd.offer(requests, Load::Concurrency(payers), None).await;
+        self.crowd.offer(lines, requests, load, None).await;
         let seconds = began.elapsed().as_secs_f64();
         self.quiet().await?.then_some(()).context("the warm-up did not come to an end; nothing was measured")?;
         self.crowd.ends.forget();
@@ -124,14 +126,15 @@ impl Bench<'_> {
         let requests = prepare::requests(set, self.issued, count, cards).await?;
         self.issued += count;
         say(&format!("{count} bills issued, {count} cards sealed"));
-        let start = self.meters.read(set).await?;
+        let lines = self.crowd.lines(options.load).await?;
+        let start = self.meters.start(set).await?;
         // One moment on both clocks.
         let (began, began_at) = (Instant::now(), set.clock.now());
         let until = match (options.amount, options.load) {
             (Amount::Seconds(seconds), Load::Concurrency(_)) => Some(began + Duration::from_secs(seconds)),
             _ => None,
         };
-        let offered = self.crowd.offer(requests, options.load, until).await;
+        let offered = self.crowd.offer(lines, requests, options.load, until).await;
         let over = Instant::now();
         // What does not come to rest is for the findings to tell.
         let quiet = self.quiet().await?;

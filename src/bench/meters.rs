@@ -65,17 +65,33 @@ pub(super) struct Meters {
     counts_statements: bool,
 }
 
-/// What stood on the meters at a moment.
+/// What stood on the meters when a run began.
 pub(super) struct Reading {
-    at: Instant,
-    usage: BTreeMap<&'static str, Option<Usage>>,
-    busy_ms: f64,
-    done: Done,
-    messages: f64,
-    commits: i64,
+    used: Used,
+    counted: Counted,
     /// Of the trees, since then.
     peaks: Arc<Mutex<BTreeMap<&'static str, f64>>>,
     _watching: AbortOnDropHandle<()>,
+}
+
+/// What the parts have used until a moment.
+struct Used {
+    at: Instant,
+    parts: BTreeMap<&'static str, Option<Usage>>,
+    busy_ms: f64,
+}
+
+impl Used {
+    fn of(&self, part: &str) -> Option<Usage> {
+        self.parts.get(part).copied().flatten()
+    }
+}
+
+/// What the servers and the roles have counted until a moment.
+struct Counted {
+    done: Done,
+    messages: f64,
+    commits: i64,
 }
 
 impl Meters {
@@ -97,16 +113,27 @@ impl Meters {
         self.parts.iter().map(|(name, _)| *name)
     }
 
-    pub(super) async fn read(&self, set: &Set) -> anyhow::Result<Reading> {
-        let (done, messages) = (measure::done(&set.pool, self.counts_statements).await?, self.messages().await?);
-        let commits = measure::commits(&set.pool).await?;
-        let processes = Processes::look();
-        let usage: BTreeMap<_, _> =
-            self.parts.iter().map(|(name, part)| (*name, part.and_then(|part| processes.usage(part)))).collect();
+    /// Begins. Asking costs something too: who works how long is looked at last here, and first at the end.
+    pub(super) async fn start(&self, set: &Set) -> anyhow::Result<Reading> {
+        let counted = self.counted(set).await?;
         let peaks = Arc::<Mutex<BTreeMap<_, _>>>::default();
         let _watching = AbortOnDropHandle::new(tokio::spawn(watch(self.parts.clone(), Arc::clone(&peaks))));
-        let busy_ms = processes.busy_ms();
-        Ok(Reading { at: Instant::now(), usage, busy_ms, done, messages, commits, peaks, _watching })
+        Ok(Reading { used: self.used(), counted, peaks, _watching })
+    }
+
+    fn used(&self) -> Used {
+        let processes = Processes::look();
+        let usage = |part: &Option<Part>| part.and_then(|part| processes.usage(part));
+        let parts = self.parts.iter().map(|(name, part)| (*name, usage(part))).collect();
+        Used { at: Instant::now(), parts, busy_ms: processes.busy_ms() }
+    }
+
+    async fn counted(&self, set: &Set) -> anyhow::Result<Counted> {
+        Ok(Counted {
+            done: measure::done(&set.pool, self.counts_statements).await?,
+            messages: self.messages().await?,
+            commits: measure::commits(&set.pool).await?,
+        })
     }
 
     /// Messages that the roles have published and the broker has confirmed.
@@ -122,38 +149,45 @@ impl Meters {
 
     /// What was used since `start`, over so many payments. Takes some seconds, until the database has told everything.
     pub(super) async fn cost(&self, set: &Set, start: &Reading, payments: usize) -> anyhow::Result<Cost> {
+        let used = self.used();
         let peaks = start.peaks.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let end = self.read(set).await?;
-        sleep_until(end.at + COMMITS_TOLD_WITHIN).await;
-        let commits = measure::commits(&set.pool).await?;
+        let mut counted = self.counted(set).await?;
+        sleep_until(used.at + COMMITS_TOLD_WITHIN).await;
+        counted.commits = measure::commits(&set.pool).await?;
         let payments = payments.max(1) as f64;
-        let used = |name: &str| Some(end.usage.get(name)?.as_ref()?.cpu_ms - start.usage.get(name)?.as_ref()?.cpu_ms);
-        let memory =
-            |reading: &Reading| by_part(&self.parts, |name, _| Some(reading.usage.get(name)?.as_ref()?.memory_mb));
-        let mut cpu_ms = by_part(&self.parts, |name, _| used(name).map(|ms| ms / payments));
-        let ours: f64 = self.parts().filter_map(used).sum();
-        cpu_ms.insert(TOTAL.to_owned(), cpu_ms.values().copied().sum());
+        let cpu = |name: &str| Some(used.of(name)?.cpu_ms - start.used.of(name)?.cpu_ms);
+        let mut cpu_ms = by_part(&self.parts, |name, _| cpu(name).map(|ms| ms / payments));
+        let total = cpu_ms.values().copied().sum();
+        cpu_ms.insert(TOTAL.to_owned(), total);
         let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-        let all_ms = (end.at - start.at).as_secs_f64() * 1e3 * processors;
+        let all_ms = (used.at - start.used.at).as_secs_f64() * 1e3 * processors;
+        let ours_ms: f64 = self.parts().filter_map(cpu).sum();
+        let foreign_ms = used.busy_ms - start.used.busy_ms - ours_ms;
         let peak = |name: &'static str, part: Part| match part {
-            Part::Process(_) => Some(end.usage.get(name)?.as_ref()?.peak_mb),
-            Part::Tree(_) => peaks.get(name).copied(),
+            Part::Process(_) => Some(used.of(name)?.peak_mb),
+            Part::Tree(_) => Some(peaks.get(name)?.max(used.of(name)?.memory_mb)),
         };
-        let statements = end.done.statements.zip(start.done.statements);
         Ok(Cost {
             cpu_ms,
-            memory_at_start: memory(start),
-            memory_at_end: memory(&end),
+            memory_at_start: by_part(&self.parts, |name, _| Some(start.used.of(name)?.memory_mb)),
+            memory_at_end: by_part(&self.parts, |name, _| Some(used.of(name)?.memory_mb)),
             peak_memory: by_part(&self.parts, |name, part| peak(name, part?)),
-            per_payment: PerPayment {
-                statements: statements.map(|(end, start)| (end - start) as f64 / payments),
-                commits: (commits - start.commits) as f64 / payments,
-                messages: (end.messages - start.messages) / payments,
-                wal_bytes: (end.done.wal_bytes - start.done.wal_bytes) as f64 / payments,
-            },
-            busy_share: ours / all_ms,
-            foreign_share: ((end.busy_ms - start.busy_ms - ours) / all_ms).max(0.0),
+            per_payment: counted.since(&start.counted, payments),
+            busy_share: ours_ms / all_ms,
+            foreign_share: (foreign_ms / all_ms).max(0.0),
         })
+    }
+}
+
+impl Counted {
+    fn since(&self, start: &Self, payments: f64) -> PerPayment {
+        let statements = self.done.statements.zip(start.done.statements);
+        PerPayment {
+            statements: statements.map(|(end, start)| (end - start) as f64 / payments),
+            commits: (self.commits - start.commits) as f64 / payments,
+            messages: (self.messages - start.messages) / payments,
+            wal_bytes: (self.done.wal_bytes - start.done.wal_bytes) as f64 / payments,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -24,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Connections of the open loop at most. They bound what is unanswered; what is due then waits, and is measured from
 /// when it was due.
 const MOST_LINES: f64 = 512.0;
+
+/// What a server's queue of new connections bears.
+const OPENED_AT_ONCE: usize = 128;
 
 /// One payment as it went.
 #[derive(Debug, Clone)]
@@ -52,23 +56,39 @@ fn next(left: &Left) -> Option<Prepared> {
 }
 
 impl Crowd {
+    /// As many open connections as a load takes: one a payer, or as many as are busy on schedule when an answer takes a
+    /// quarter of a second.
+    pub(super) async fn lines(&self, load: Load) -> anyhow::Result<Vec<Line>> {
+        let count = match load {
+            Load::Rate(rate) => (rate / 4.0).clamp(8.0, MOST_LINES) as usize,
+            Load::Concurrency(payers) => payers,
+        };
+        let lines = (0..count).map(|_| Line::new(self.site.clone()).open());
+        stream::iter(lines).buffer_unordered(OPENED_AT_ONCE).try_collect().await
+    }
+
     /// Offers all of these payments, or those that can be offered until `until`, and sees each to its end.
-    pub(super) async fn offer(&self, requests: Vec<Prepared>, load: Load, until: Option<Instant>) -> Vec<Offered> {
+    pub(super) async fn offer(
+        &self,
+        lines: Vec<Line>,
+        requests: Vec<Prepared>,
+        load: Load,
+        until: Option<Instant>,
+    ) -> Vec<Offered> {
         match load {
-            Load::Rate(rate) => self.on_schedule(requests, rate).await,
-            Load::Concurrency(payers) => self.one_after_another(requests, payers, until).await,
+            Load::Rate(rate) => self.on_schedule(lines, requests, rate).await,
+            Load::Concurrency(_) => self.one_after_another(lines, requests, until).await,
         }
     }
 
     /// Open loop: a payment is due when the schedule says so, whatever has become of those before.
-    async fn on_schedule(&self, requests: Vec<Prepared>, rate: f64) -> Vec<Offered> {
+    async fn on_schedule(&self, lines: Vec<Line>, requests: Vec<Prepared>, rate: f64) -> Vec<Offered> {
         let start = Instant::now();
         let (requests, taken) = (Arc::new(requests), Arc::new(AtomicUsize::new(0)));
-        let mut lines = JoinSet::new();
-        // As many as are busy when an answer takes a quarter of a second.
-        for _ in 0..(rate / 4.0).clamp(8.0, MOST_LINES) as usize {
-            let (requests, taken, mut line) = (Arc::clone(&requests), Arc::clone(&taken), Line::new(self.site.clone()));
-            lines.spawn(async move {
+        let mut senders = JoinSet::new();
+        for mut line in lines {
+            let (requests, taken) = (Arc::clone(&requests), Arc::clone(&taken));
+            senders.spawn(async move {
                 let mut offered = Vec::new();
                 loop {
                     let number = taken.fetch_add(1, Ordering::Relaxed);
@@ -80,7 +100,7 @@ impl Crowd {
                 }
             });
         }
-        let mut offered: Vec<Offered> = lines.join_all().await.into_iter().flatten().collect();
+        let mut offered: Vec<Offered> = senders.join_all().await.into_iter().flatten().collect();
         let until = Instant::now() + PATIENCE;
         for payment in &mut offered {
             if let Answer::Accepted(id) = payment.answer {
@@ -91,11 +111,16 @@ impl Crowd {
     }
 
     /// Closed loop: each payer sends the next payment when the last one is over.
-    async fn one_after_another(&self, requests: Vec<Prepared>, payers: usize, until: Option<Instant>) -> Vec<Offered> {
+    async fn one_after_another(
+        &self,
+        lines: Vec<Line>,
+        requests: Vec<Prepared>,
+        until: Option<Instant>,
+    ) -> Vec<Offered> {
         let left: Left = Arc::new(Mutex::new(requests.into_iter()));
         let mut crowd = JoinSet::new();
-        for _ in 0..payers {
-            let (left, ends, mut line) = (Arc::clone(&left), Arc::clone(&self.ends), Line::new(self.site.clone()));
+        for mut line in lines {
+            let (left, ends) = (Arc::clone(&left), Arc::clone(&self.ends));
             crowd.spawn(async move {
                 let mut offered = Vec::new();
                 while until.is_none_or(|until| Instant::now() < until) {

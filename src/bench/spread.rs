@@ -21,7 +21,8 @@ pub(super) fn medians(runs: &[Value]) -> Value {
         }
         Some(Value::Number(first)) => {
             let mut numbers: Vec<f64> = runs.iter().filter_map(Value::as_f64).collect();
-            let median = median(&mut numbers);
+            // More digits than these are noise.
+            let median = (median(&mut numbers) * 1e6).round() / 1e6;
             // A count stays one.
             if first.is_f64() { median.into() } else { (median.round() as i64).into() }
         }

@@ -133,6 +133,9 @@ fn prepare(installed: &Installed, run: &RunDir, durable: bool) -> io::Result<Ins
 
 /// Whether the module is there; a server that is to load one that is not does not start.
 fn has_statement_statistics(bin: &Path) -> bool {
+    // What stands in `PATH` may be a link into the installation.
+    let program = fs::canonicalize(bin.join("postgres")).unwrap_or_default();
+    let bin = program.parent().unwrap_or(bin);
     ["../lib/pg_stat_statements.so", "../lib/postgresql/pg_stat_statements.dylib"]
         .iter()
         .any(|module| bin.join(module).is_file())
