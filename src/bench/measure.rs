@@ -126,6 +126,7 @@ impl Bench<'_> {
         let requests = prepare::requests(set, self.issued, count, cards).await?;
         self.issued += count;
         say(&format!("{count} bills issued, {count} cards sealed"));
+        measure::analyze(&set.pool).await?;
         let lines = self.crowd.lines(options.load).await?;
         let start = self.meters.start(set).await?;
         // One moment on both clocks.

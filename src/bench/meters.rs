@@ -37,7 +37,7 @@ pub type ByPart = BTreeMap<String, Option<f64>>;
 pub struct PerPayment {
     /// Statements, `BEGIN` and `COMMIT` among them; none where the database does not count them.
     pub statements: Option<f64>,
-    /// Transactions committed.
+    /// Transactions committed, those of ten idle seconds afterwards among them: until then sessions may keep theirs back.
     pub commits: f64,
     /// Messages published and confirmed; the copy in finance's stream is not counted apart.
     pub messages: f64,

@@ -13,13 +13,13 @@ use crate::{
     clock::bishkek_day,
     contracts,
     payer::{Payer, Request, SealingKey},
-    payment::PaymentCode,
+    payment::{PaymentCode, card::luhn},
     simulator,
     stage::{self, AMOUNT, Set},
 };
 
-/// A test card that is approved.
-const CARD: &str = "4111111111111111";
+/// The first digits of cards that are approved: no test card has them.
+const ISSUER: &str = "490001";
 /// Test cards whose authorization is approved and whose answer is late, an error, cut off, or never comes.
 const FAULTS: [&str; 4] = ["4000000000050015", "4000000000050049", "4000000000050064", "4000000000050031"];
 
@@ -32,13 +32,15 @@ pub(super) struct Cards {
 }
 
 impl Cards {
-    /// The card of the payment of this number: the same one under the same seed.
-    fn number(self, payment: usize) -> &'static str {
-        let payment = payment as u64;
-        if simulator::chance(self.seed, 2 * payment) >= self.fault_rate {
-            return CARD;
+    /// The card of the payment of this number: the same one under the same seed. Payers have cards of their own.
+    fn number(self, payment: usize) -> String {
+        let place = payment as u64;
+        if simulator::chance(self.seed, 2 * place) < self.fault_rate {
+            return FAULTS[(simulator::chance(self.seed, 2 * place + 1) * FAULTS.len() as f64) as usize].to_owned();
         }
-        FAULTS[(simulator::chance(self.seed, 2 * payment + 1) * FAULTS.len() as f64) as usize]
+        let numbers = (0..10).map(|check| format!("{ISSUER}{payment:09}{check}"));
+        // One of ten check digits is right.
+        numbers.into_iter().find(|number| luhn(number)).unwrap_or_default()
     }
 }
 
@@ -73,7 +75,7 @@ impl Sealer {
     fn prepare(&self, number: usize, bill: PaymentCode) -> anyhow::Result<Prepared> {
         let now = self.set.clock.now();
         let today = bishkek_day(now);
-        let card = stage::card(self.cards.number(number), today);
+        let card = stage::card(&self.cards.number(number), today);
         let request = Request {
             amount: AMOUNT,
             card: self.payer.seal(&self.key, &bill, &card, now),
@@ -84,5 +86,25 @@ impl Sealer {
         };
         let key = HeaderValue::from_str(&Uuid::new_v4().to_string())?;
         Ok(Prepared { key, body: Bytes::from(serde_json::to_vec(&request)?) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::simulator::cards::CARDS;
+
+    #[test]
+    fn every_payment_has_a_good_card_of_its_own_and_so_many_as_asked_for_go_wrong() {
+        let cards = Cards { fault_rate: 0.25, seed: 7 };
+        let numbers: Vec<String> = (0..4_000).map(|payment| cards.number(payment)).collect();
+        assert!(numbers.iter().all(|number| number.len() == 16 && luhn(number)));
+        assert!(FAULTS.iter().all(|fault| CARDS.iter().any(|card| card.number == *fault)));
+        let faults = numbers.iter().filter(|number| FAULTS.contains(&number.as_str())).count();
+        assert!((900..1_100).contains(&faults), "{faults}");
+        assert_eq!(numbers.iter().collect::<BTreeSet<_>>().len(), 4_000 - faults + FAULTS.len());
+        assert!(numbers.iter().all(|number| FAULTS.contains(&number.as_str()) || number.starts_with(ISSUER)));
     }
 }
