@@ -10,6 +10,7 @@ pub mod bench;
 pub mod bills_csv;
 pub mod broker;
 pub mod chaos;
+pub(crate) mod child;
 pub mod cli;
 pub mod clock;
 pub mod config;

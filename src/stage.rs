@@ -1,14 +1,21 @@
 //! What the demo, the benchmark and chaos play on: servers, a database, queues and addresses of their own, and their removal.
 
+pub(crate) mod apart;
+mod ports;
+
 use std::{ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use serde::Serialize;
 use sqlx::PgPool;
 use time::{Date, OffsetDateTime};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::{
+    apart::{Apart, Orders},
+    ports::{Listeners, Post, take_ports},
+};
 use crate::{
     app::{App, Roles},
     broker::{self, Broker},
@@ -18,7 +25,7 @@ use crate::{
     payer::Payer,
     payment::{Currency, Money, PaymentCode, card::CardInput},
     sealing::{self, KeyDir},
-    services::{Given, Services, Wanted},
+    services::{Given, Server, Services, Wanted},
     simulator::{self, Simulator, SimulatorOptions},
     store::{
         self,
@@ -44,7 +51,7 @@ pub(crate) struct Plan {
     /// The settings file.
     pub(crate) config_file: Option<PathBuf>,
     /// The play's own settings, weaker than those that were asked for.
-    pub(crate) settings: &'static [(&'static str, &'static str)],
+    pub(crate) settings: Vec<(&'static str, String)>,
     /// Settings that were asked for, stronger than everything but the stage's own addresses and names.
     pub(crate) flags: Vec<(String, String)>,
     /// How the acquirer behaves beyond what its test cards say.
@@ -53,6 +60,21 @@ pub(crate) struct Plan {
     pub(crate) short_messages: bool,
     /// Whether a private database must survive a power cut too: slower, and what a benchmark must measure.
     pub(crate) durable: bool,
+    /// Whether servers that run already are left alone, and private ones started.
+    pub(crate) private: bool,
+    /// Which processes do the work.
+    pub(crate) topology: Topology,
+}
+
+/// Which processes do the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Topology {
+    /// This one, with the acquirer simulator.
+    Here,
+    /// One for each role, and the acquirer simulator's.
+    Processes,
+    /// One for all roles, and the acquirer simulator's.
+    One,
 }
 
 /// Where everything is, for people and scripts.
@@ -95,15 +117,9 @@ pub(crate) struct Stage {
     simulator: Option<(CancellationToken, JoinHandle<std::io::Result<()>>)>,
     mail: Option<Arc<MailCatcher>>,
     app: Option<App>,
-}
-
-/// One listener for each that serves; taken at once, so that nobody else gets their ports.
-struct Listeners {
-    intake: TcpListener,
-    admin: TcpListener,
-    simulator: TcpListener,
-    smtp: TcpListener,
-    mail: TcpListener,
+    apart: Option<Apart>,
+    /// How long the roles may take to drain.
+    drain: Duration,
 }
 
 impl Stage {
@@ -114,7 +130,7 @@ impl Stage {
         std::fs::create_dir_all(target())
             .and_then(|()| telemetry::log_to_file(&config.log, &log))
             .with_context(|| format!("the log {} cannot be written", log.display()))?;
-        let found = Services::ensure(&wanted(&config, plan.durable), &say).await?;
+        let found = Services::ensure(&wanted(&config, plan), &say).await?;
         let services = self.services.insert(found);
         // Random, so that runs side by side on one server keep out of each other's way.
         let run = uuid::Uuid::new_v4().simple().to_string();
@@ -126,58 +142,90 @@ impl Stage {
         config.sealing.keys_dir = keys.to_string_lossy().into_owned();
         self.database = Some((services.database_url.clone(), database));
         self.keys = Some(keys);
-        let listeners = Listeners::take(&mut config).await?;
-        if plan.short_messages {
-            config.sms.url = format!("http://{}/sms", listeners.mail.local_addr()?);
-        }
+        self.drain = Duration::from_secs(config.shutdown.drain_s + 5);
+        let here = if plan.topology == Topology::Here { Some(Listeners::take(&mut config).await?) } else { None };
+        let post = Post::take(&mut config, plan.short_messages).await?;
+        let ports = if here.is_none() { take_ports(&mut config)? } else { Vec::new() };
         let config = Arc::new(config);
         self.broker = Some(Broker::new(&config.broker));
         let (maintenance, name) = self.database.as_ref().context("a database is named first")?;
         furnish(&config, maintenance, name, &say).await?;
-        self.start(config, listeners, plan.simulator.clone(), log, say).await
+        let (database, mail_address) = (name.clone(), post.view.local_addr()?);
+        let mail = Arc::clone(self.mail.insert(Arc::new(MailCatcher::with_view(post.smtp, post.view)?)));
+        let (pool, broker) = match here {
+            Some(listeners) => self.start_here(&config, listeners, plan).await?,
+            None => self.start_apart(&config, &ports, plan, &run[..8]).await?,
+        };
+        say("intake, workers, acquirer simulator and mail catcher run");
+        let addresses = Addresses {
+            site: config.intake.public_url.clone(),
+            metrics: format!("http://{}/metrics", config.admin.listen),
+            books: format!("{}/books", config.acquirer.url),
+            mail: format!("http://{mail_address}/"),
+            log,
+            database,
+            queues: config.broker.prefix.clone(),
+        };
+        Ok(Set { config, clock: Clock::system(), pool, broker, mail, addresses })
     }
 
-    async fn start(
+    /// Everything in this process.
+    async fn start_here(
         &mut self,
-        config: Arc<Config>,
+        config: &Arc<Config>,
         listeners: Listeners,
-        simulator: SimulatorOptions,
-        log: PathBuf,
-        say: impl Fn(&str),
-    ) -> anyhow::Result<Set> {
+        plan: &Plan,
+    ) -> anyhow::Result<(PgPool, Broker)> {
         let clock = Clock::system();
-        let mail_address = listeners.mail.local_addr()?;
-        let simulator = SimulatorOptions { merchant: config.operator.name.clone(), ..simulator };
+        let simulator = SimulatorOptions { merchant: config.operator.name.clone(), ..plan.simulator.clone() };
         let stop = CancellationToken::new();
         let bank =
             simulator::serve(listeners.simulator, Simulator::with_options(clock.clone(), simulator), stop.clone());
         self.simulator = Some((stop, tokio::spawn(bank)));
-        let mail = Arc::clone(self.mail.insert(Arc::new(MailCatcher::with_view(listeners.smtp, listeners.mail)?)));
         let roles =
             Roles { intake: Some(listeners.intake), admin: Some(listeners.admin), workers: workers::ALL.to_vec() };
-        let app = self.app.insert(App::start(Arc::clone(&config), clock.clone(), roles)?);
-        let admin = format!("http://{}", config.admin.listen);
-        ready(&admin).await?;
-        say("intake, workers, acquirer simulator and mail catcher run");
-        let site = config.intake.public_url.clone();
-        let addresses = Addresses {
-            site,
-            metrics: format!("{admin}/metrics"),
-            books: format!("{}/books", config.acquirer.url),
-            mail: format!("http://{mail_address}/"),
-            log,
-            database: self.database.as_ref().map(|(_, name)| name.clone()).unwrap_or_default(),
-            queues: config.broker.prefix.clone(),
+        let app = self.app.insert(App::start(Arc::clone(config), clock, roles)?);
+        ready(&format!("http://{}", config.admin.listen)).await?;
+        Ok((app.pool.clone(), app.broker.clone()))
+    }
+
+    /// The roles and the acquirer simulator in processes of theirs.
+    async fn start_apart(
+        &mut self,
+        config: &Arc<Config>,
+        ports: &[u16],
+        plan: &Plan,
+        run: &str,
+    ) -> anyhow::Result<(PgPool, Broker)> {
+        let names: Vec<&'static str> = match plan.topology {
+            Topology::One => vec!["all"],
+            _ => std::iter::once("intake").chain(workers::ALL.map(|role| role.name)).collect(),
         };
-        let (pool, broker) = (app.pool.clone(), app.broker.clone());
-        Ok(Set { config, clock, pool, broker, mail, addresses })
+        let roles = names.into_iter().zip(ports.iter().copied()).collect();
+        let mark = self.services.as_ref().and_then(Services::mark);
+        let settings = std::env::temp_dir().join(format!("tolom-{}-{run}.toml", plan.name));
+        let logs = target().join(plan.name).join(run);
+        let orders = Orders { config, simulator: &plan.simulator, roles, settings, logs, mark };
+        self.apart.insert(Apart::start(&orders)?).ready().await?;
+        Ok((store::connect(&config.database)?, Broker::new(&config.broker)))
+    }
+
+    /// The processes apart, where the topology has some.
+    pub(crate) const fn apart(&self) -> Option<&Apart> {
+        self.apart.as_ref()
+    }
+
+    /// Whether a server was started for us.
+    pub(crate) fn is_ours(&self, server: Server) -> bool {
+        self.services.as_ref().is_some_and(|services| services.is_ours(server))
     }
 
     /// Ends when a part of the pipeline cannot go on; before it has started, never.
     pub(crate) async fn failed(&self) {
-        match &self.app {
-            Some(app) => app.failed().await,
-            None => std::future::pending().await,
+        match (&self.app, &self.apart) {
+            (Some(app), _) => app.failed().await,
+            (None, Some(apart)) => apart.failed().await,
+            (None, None) => std::future::pending().await,
         }
     }
 
@@ -188,6 +236,9 @@ impl Stage {
             && !app.stop().await
         {
             left.push("the pipeline did not drain in time and was cut".to_owned());
+        }
+        if let Some(apart) = self.apart {
+            left.extend(apart.stop(self.drain).await);
         }
         drop(self.mail);
         if let Some((stop, simulator)) = self.simulator {
@@ -275,35 +326,6 @@ pub(crate) fn card(number: &str, today: Date) -> CardInput {
     }
 }
 
-impl Listeners {
-    /// Takes the usual ports, or any that are free, and writes into the settings what was taken.
-    async fn take(config: &mut Config) -> anyhow::Result<Self> {
-        let listeners = Self {
-            intake: listen(&config.intake.listen).await?,
-            admin: listen(&config.admin.listen).await?,
-            simulator: listen(&config.simulator.listen).await?,
-            smtp: listen("127.0.0.1:1025").await?,
-            mail: listen("127.0.0.1:8025").await?,
-        };
-        config.intake.listen = listeners.intake.local_addr()?.to_string();
-        config.admin.listen = listeners.admin.local_addr()?.to_string();
-        config.simulator.listen = listeners.simulator.local_addr()?.to_string();
-        config.intake.public_url = format!("http://{}", config.intake.listen);
-        config.acquirer.url = format!("http://{}", config.simulator.listen);
-        config.acquirer.token = String::new().into();
-        config.mail.url = format!("smtp://{}", listeners.smtp.local_addr()?).into();
-        Ok(listeners)
-    }
-}
-
-/// Listens here, or on a free port of the loopback interface.
-async fn listen(preferred: &str) -> std::io::Result<TcpListener> {
-    match TcpListener::bind(preferred).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind("127.0.0.1:0").await,
-    }
-}
-
 async fn ready(admin: &str) -> anyhow::Result<()> {
     let operator = Payer::new(admin)?;
     let asked = async {
@@ -315,14 +337,18 @@ async fn ready(admin: &str) -> anyhow::Result<()> {
 }
 
 fn settings(plan: &Plan) -> anyhow::Result<Config> {
-    let own = plan.settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    let own = plan.settings.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
     let flags: Vec<_> = own.chain(plan.flags.iter().cloned()).collect();
     Ok(Config::load(plan.config_file.as_deref(), &flags)?)
 }
 
 /// The servers that the environment or the settings name, else whatever can be had.
-fn wanted(config: &Config, durable: bool) -> Wanted {
-    let mut wanted = Wanted { durable, ..Wanted::from_env(target().join("services")) };
+fn wanted(config: &Config, plan: &Plan) -> Wanted {
+    let directory = target().join("services");
+    if plan.private {
+        return Wanted { durable: plan.durable, ..Wanted::private(directory) };
+    }
+    let mut wanted = Wanted { durable: plan.durable, ..Wanted::from_env(directory) };
     let defaults = Config::defaults();
     let named = |setting: &str, url: &str, default: &str, given: &mut Option<Given>| {
         if url != default && given.as_ref().is_none_or(|given| given.url != url) {

@@ -1,43 +1,50 @@
-//! `tolom bench`: how quick the pipeline is, and how much it takes, measured from outside.
+//! `tolom bench`: how quick the pipeline is, how much it takes and what that costs, measured from outside.
 //!
-//! Everything runs in this process over real sockets: payers, intake, workers, an acquirer of a fixed latency, a mailbox.
-//! Payments go in over HTTP; their facts are taken from the broker, as any other system would take them. Afterwards the
-//! rules of money are held against the books: a figure of a pipeline that loses payments is worth nothing.
+//! The roles run as processes of their own, and so does the acquirer; this process has the payers, finance and the
+//! mailbox. Payments go in over HTTP, and each is over when finance has its settlement entry. In the same run the
+//! servers' own ceiling is measured, so that a figure says as much on another machine. Afterwards the rules of money
+//! are held against the books: a figure of a pipeline that loses payments is worth nothing.
 
-mod arrivals;
+mod ceiling;
+mod compare;
+mod ends;
+mod line;
+mod machine;
+mod measure;
+mod meters;
 mod offer;
 mod percentiles;
 mod prepare;
 mod report;
+mod spread;
 
-use std::{num::NonZero, path::PathBuf, sync::Arc, thread::available_parallelism, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
 
-use self::{arrivals::Arrivals, offer::Crowd};
 pub use self::{
+    ceiling::Ceiling,
+    compare::{Comparison, compare},
+    meters::{ByPart, PerPayment},
     percentiles::Percentiles,
-    report::{Latencies, Report, Setup, Verified},
+    report::{Figures, Memory, Report, Setup, Verified},
+    spread::Range,
 };
 use crate::{
     app,
-    payer::Payer,
-    simulator::SimulatorOptions,
-    stage::{Plan, Set, Stage},
-    store::books,
-    verify,
+    simulator::{Latency, SimulatorOptions},
+    stage::{self, Plan, Stage},
 };
 
 /// Cards are sealed before the clock starts and expire ten minutes later; a longer run would measure refusals.
 pub const LONGEST: Duration = Duration::from_secs(300);
 /// The most payments of a run: each request is in memory, sealed, before the clock starts.
 pub const MOST_PAYMENTS: usize = 200_000;
-/// How long the rest of the pipeline may take once the last payment has ended.
-const QUIET_WITHIN: Duration = Duration::from_secs(120);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-const SETTINGS: [(&str, &str); 2] = [("shutdown.drain_s", "30"), ("intake.lookups_per_minute", "6000")];
+/// The most payers of the closed loop.
+pub const MOST_PAYERS: usize = 4_000;
+/// More acquirer answers than these cannot go wrong: the circuit breaker would measure itself.
+pub const MOST_FAULTS: f64 = 0.5;
 
 /// How much is offered.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,6 +64,16 @@ pub enum Load {
     Concurrency(usize),
 }
 
+/// Which processes do the work. The acquirer simulator is one of its own in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Topology {
+    /// One for each role.
+    Processes,
+    /// One for all roles.
+    One,
+}
+
 /// What the benchmark is asked for.
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
@@ -64,8 +81,20 @@ pub struct BenchOptions {
     pub amount: Amount,
     /// How.
     pub load: Load,
+    /// How often the same is measured.
+    pub runs: usize,
     /// What the acquirer waits before it acts on a request.
-    pub acquirer_latency: Duration,
+    pub acquirer_latency: Latency,
+    /// The share of acquirer answers that go wrong, at most [`MOST_FAULTS`].
+    pub fault_rate: f64,
+    /// What decides about latencies and faults.
+    pub seed: u64,
+    /// Which processes do the work.
+    pub topology: Topology,
+    /// Whether servers that run already are left alone, and private ones started.
+    pub private: bool,
+    /// How long each part of the ceiling is measured; zero: not at all.
+    pub ceiling: Duration,
     /// The settings file.
     pub config_file: Option<PathBuf>,
     /// Settings, stronger than everything but the benchmark's own addresses and names.
@@ -78,6 +107,7 @@ pub struct BenchOptions {
 /// When there is no database or no broker, when something of its own cannot be made or removed, or when it is
 /// interrupted.
 pub async fn run(options: &BenchOptions, say: impl Fn(&str)) -> anyhow::Result<Report> {
+    allow_connections();
     let mut stage = Stage::default();
     let acted = tokio::select! {
         acted = act(options, &mut stage, &say) => acted,
@@ -94,93 +124,50 @@ async fn act(options: &BenchOptions, stage: &mut Stage, say: &impl Fn(&str)) -> 
     let plan = Plan {
         name: "bench",
         config_file: options.config_file.clone(),
-        settings: &SETTINGS,
+        settings: settings(options),
         flags: options.flags.clone(),
-        simulator: SimulatorOptions { latency: options.acquirer_latency, ..SimulatorOptions::default() },
+        simulator: SimulatorOptions {
+            latency: options.acquirer_latency,
+            seed: options.seed,
+            ..SimulatorOptions::default()
+        },
         short_messages: false,
         durable: true,
+        private: options.private,
+        topology: match options.topology {
+            Topology::Processes => stage::Topology::Processes,
+            Topology::One => stage::Topology::One,
+        },
     };
     let set = stage.raise(&plan, say).await?;
     tokio::select! {
-        report = measure(options, &set, say) => report,
+        report = measure::all(options, &set, stage, say) => report,
         () = stage.failed() => Err(anyhow::anyhow!("a part of the pipeline cannot go on; see {}", set.addresses.log.display())),
     }
 }
 
-/// Warms up, prepares, measures, and looks at what is left.
-async fn measure(options: &BenchOptions, set: &Set, say: &impl Fn(&str)) -> anyhow::Result<Report> {
-    let arrivals = Arc::new(Arrivals::listen(&set.broker).await?);
-    let crowd = Crowd { payer: Payer::new(&set.addresses.site)?, arrivals };
-    let (warm_up, pace) = warm_up(options.load, set, &crowd).await?;
-    say(&format!("warm after {warm_up} payments"));
-    let count = how_many(options, pace);
-    let requests = prepare::requests(set, &crowd.payer, warm_up, count).await?;
-    say(&format!("{count} bills issued, {count} cards sealed"));
-    let until = match (options.amount, options.load) {
-        (Amount::Seconds(seconds), Load::Concurrency(_)) => Some(Instant::now() + Duration::from_secs(seconds)),
-        _ => None,
-    };
-    let offered = crowd.offer(requests, options.load, until).await;
-    say("offered; waiting until all is quiet");
-    // What does not come to rest is for the findings to tell.
-    let _ = quiet(set).await?;
-    let findings = verify::verify(&set.config, &set.pool, &set.broker, &set.clock, Duration::ZERO).await?;
-    Ok(Report::of(&offered, setup(options, set, warm_up), findings))
-}
-
-/// Fills connection pools, statement caches and key caches. How many payments that took, and how many a second.
-async fn warm_up(load: Load, set: &Set, crowd: &Crowd) -> anyhow::Result<(usize, f64)> {
-    let payers = match load {
-        Load::Concurrency(payers) => payers,
-        // A tenth of a second's worth at a time is more than will be under way at once.
-        Load::Rate(rate) => (rate / 10.0).clamp(1.0, 100.0) as usize,
-    };
-    let count = (4 * payers).clamp(20, 1_000);
-    let requests = prepare::requests(set, &crowd.payer, 0, count).await?;
-    let began = Instant::now();
-    crowd.offer(requests, Load::Concurrency(payers), None).await;
-    let seconds = began.elapsed().as_secs_f64();
-    quiet(set).await?.then_some(()).context("the warm-up did not come to an end; nothing was measured")?;
-    Ok((count, count as f64 / seconds))
-}
-
-/// How many payments to prepare: for a closed loop on time twice what the warm-up's pace would take, for it is slow.
-/// Should they be used up early, the run is shorter, and its figures are as right.
-fn how_many(options: &BenchOptions, pace: f64) -> usize {
-    let count = match (options.amount, options.load) {
-        (Amount::Payments(count), _) => count,
-        (Amount::Seconds(seconds), Load::Rate(rate)) => (seconds as f64 * rate).ceil() as usize,
-        (Amount::Seconds(seconds), Load::Concurrency(payers)) => (seconds as f64 * pace * 2.0).ceil() as usize + payers,
-    };
-    count.clamp(1, MOST_PAYMENTS)
-}
-
-/// Waits until no payment, operation, receipt or message is on its way; false if that takes too long.
-async fn quiet(set: &Set) -> anyhow::Result<bool> {
-    let mut look = interval(LOOK_EVERY);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let deadline = Instant::now() + QUIET_WITHIN;
-    while Instant::now() < deadline {
-        look.tick().await;
-        if books::on_their_way(&set.pool).await? == 0 {
-            return Ok(true);
-        }
+/// What differs from the defaults.
+fn settings(options: &BenchOptions) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("shutdown.drain_s", "30".to_owned()),
+        ("intake.lookups_per_minute", "6000".to_owned()),
+        ("log.filter", "warn".to_owned()),
+    ];
+    if let Load::Concurrency(payers) = options.load {
+        // Who comes at once is let in: refusing is quick, and not what is asked about.
+        settings.push(("intake.max_in_flight", payers.max(2_000).to_string()));
     }
-    Ok(false)
+    if options.fault_rate > 0.0 {
+        // What an answer that never comes holds up is over within a run.
+        let quick = [("acquirer.answer_timeout_ms", "3000"), ("acquirer.grace_ms", "1000")];
+        settings.extend(quick.map(|(key, value)| (key, value.to_owned())));
+    }
+    settings
 }
 
-fn setup(options: &BenchOptions, set: &Set, warm_up: usize) -> Setup {
-    let (rate, concurrency) = match options.load {
-        Load::Rate(rate) => (Some(rate), None),
-        Load::Concurrency(payers) => (None, Some(payers)),
-    };
-    Setup {
-        capture: set.config.acquirer.capture,
-        rate,
-        concurrency,
-        acquirer_latency_ms: u64::try_from(options.acquirer_latency.as_millis()).unwrap_or(u64::MAX),
-        warm_up,
-        profile: if cfg!(debug_assertions) { "dev" } else { "release" },
-        cpus: available_parallelism().map_or(1, NonZero::get),
-    }
+/// A connection a payer: for this process and those that it starts, as many as the system's hard limit allows.
+fn allow_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    // What then does not fit fails with an error of its own.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }

@@ -1,35 +1,33 @@
 //! Offers payments: on a schedule that waits for nobody, or by so many payers who each wait for their payment's end.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use uuid::Uuid;
 
 use super::{
     Load,
-    arrivals::{Arrivals, Heard},
+    ends::{End, Ends},
+    line::{Answer, Line, Prepared, Site},
 };
-use crate::payer::{Payer, Request};
 
 /// How long a payment may take before it counts as missing.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Connections of the open loop at most. They bound what is unanswered; what is due then waits, and is measured from
+/// when it was due.
+const MOST_LINES: f64 = 512.0;
 
-/// What the intake answered.
-#[derive(Debug, Clone)]
-pub(super) enum Answer {
-    /// 202.
-    Accepted(Heard),
-    /// 503: more than the intake takes at a time.
-    Shed,
-    /// Anything else, in words.
-    Refused(String),
-}
+/// What a server's queue of new connections bears.
+const OPENED_AT_ONCE: usize = 128;
 
 /// One payment as it went.
 #[derive(Debug, Clone)]
@@ -39,67 +37,106 @@ pub(super) struct Offered {
     /// When the intake had answered.
     pub(super) answered: Instant,
     pub(super) answer: Answer,
+    /// None while it is not known.
+    pub(super) end: Option<End>,
 }
 
 /// Whoever pays.
 #[derive(Clone)]
 pub(super) struct Crowd {
-    pub(super) payer: Payer,
-    pub(super) arrivals: Arc<Arrivals>,
+    pub(super) site: Site,
+    pub(super) ends: Arc<Ends>,
+}
+
+/// What is left to be offered.
+type Left = Arc<Mutex<std::vec::IntoIter<Prepared>>>;
+
+fn next(left: &Left) -> Option<Prepared> {
+    left.lock().unwrap_or_else(PoisonError::into_inner).next()
 }
 
 impl Crowd {
+    /// As many open connections as a load takes: one a payer, or as many as are busy on schedule when an answer takes a
+    /// quarter of a second.
+    pub(super) async fn lines(&self, load: Load) -> anyhow::Result<Vec<Line>> {
+        let count = match load {
+            Load::Rate(rate) => (rate / 4.0).clamp(8.0, MOST_LINES) as usize,
+            Load::Concurrency(payers) => payers,
+        };
+        let lines = (0..count).map(|_| Line::new(self.site.clone()).open());
+        stream::iter(lines).buffer_unordered(OPENED_AT_ONCE).try_collect().await
+    }
+
     /// Offers all of these payments, or those that can be offered until `until`, and sees each to its end.
-    pub(super) async fn offer(&self, requests: Vec<Request>, load: Load, until: Option<Instant>) -> Vec<Offered> {
+    pub(super) async fn offer(
+        &self,
+        lines: Vec<Line>,
+        requests: Vec<Prepared>,
+        load: Load,
+        until: Option<Instant>,
+    ) -> Vec<Offered> {
         match load {
-            Load::Rate(rate) => self.on_schedule(requests, rate).await,
-            Load::Concurrency(payers) => self.one_after_another(requests, payers, until).await,
+            Load::Rate(rate) => self.on_schedule(lines, requests, rate).await,
+            Load::Concurrency(_) => self.one_after_another(lines, requests, until).await,
         }
     }
 
     /// Open loop: a payment is due when the schedule says so, whatever has become of those before.
-    async fn on_schedule(&self, requests: Vec<Request>, rate: f64) -> Vec<Offered> {
+    async fn on_schedule(&self, lines: Vec<Line>, requests: Vec<Prepared>, rate: f64) -> Vec<Offered> {
         let start = Instant::now();
-        let mut payments = JoinSet::new();
-        for (number, request) in requests.into_iter().enumerate() {
-            let due = start + Duration::from_secs_f64(number as f64 / rate);
-            sleep_until(due).await;
-            let crowd = self.clone();
-            payments.spawn(async move { crowd.pay(&request, due).await });
+        let (requests, taken) = (Arc::new(requests), Arc::new(AtomicUsize::new(0)));
+        let mut senders = JoinSet::new();
+        for mut line in lines {
+            let (requests, taken) = (Arc::clone(&requests), Arc::clone(&taken));
+            senders.spawn(async move {
+                let mut offered = Vec::new();
+                loop {
+                    let number = taken.fetch_add(1, Ordering::Relaxed);
+                    let Some(request) = requests.get(number) else { return offered };
+                    let due = start + Duration::from_secs_f64(number as f64 / rate);
+                    sleep_until(due).await;
+                    let answer = line.pay(request).await;
+                    offered.push(Offered { due, answered: Instant::now(), answer, end: None });
+                }
+            });
         }
-        payments.join_all().await
+        let mut offered: Vec<Offered> = senders.join_all().await.into_iter().flatten().collect();
+        let until = Instant::now() + PATIENCE;
+        for payment in &mut offered {
+            if let Answer::Accepted(id) = payment.answer {
+                payment.end = self.ends.end_of(id, until).await;
+            }
+        }
+        offered
     }
 
     /// Closed loop: each payer sends the next payment when the last one is over.
-    async fn one_after_another(&self, requests: Vec<Request>, payers: usize, until: Option<Instant>) -> Vec<Offered> {
-        let left = Arc::new(Mutex::new(requests.into_iter()));
+    async fn one_after_another(
+        &self,
+        lines: Vec<Line>,
+        requests: Vec<Prepared>,
+        until: Option<Instant>,
+    ) -> Vec<Offered> {
+        let left: Left = Arc::new(Mutex::new(requests.into_iter()));
         let mut crowd = JoinSet::new();
-        for _ in 0..payers {
-            let (left, payer) = (Arc::clone(&left), self.clone());
+        for mut line in lines {
+            let (left, ends) = (Arc::clone(&left), Arc::clone(&self.ends));
             crowd.spawn(async move {
                 let mut offered = Vec::new();
                 while until.is_none_or(|until| Instant::now() < until) {
-                    let next = left.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some(request) = next else { break };
-                    offered.push(payer.pay(&request, Instant::now()).await);
+                    let Some(request) = next(&left) else { break };
+                    let due = Instant::now();
+                    let answer = line.pay(&request).await;
+                    let answered = Instant::now();
+                    let end = match answer {
+                        Answer::Accepted(id) => ends.end_of(id, answered + PATIENCE).await,
+                        Answer::Shed | Answer::Refused(_) => None,
+                    };
+                    offered.push(Offered { due, answered, answer, end });
                 }
                 offered
             });
         }
         crowd.join_all().await.into_iter().flatten().collect()
-    }
-
-    async fn pay(&self, request: &Request, due: Instant) -> Offered {
-        let submitted = self.payer.submit(request, &Uuid::new_v4().to_string()).await;
-        let answered = Instant::now();
-        let answer = match submitted {
-            Ok(submitted) => match submitted.id() {
-                Some(id) => Answer::Accepted(self.arrivals.end_of(id, PATIENCE).await),
-                None if submitted.status.as_u16() == 503 => Answer::Shed,
-                None => Answer::Refused(submitted.refused("submitting a payment").to_string()),
-            },
-            Err(error) => Answer::Refused(error.to_string()),
-        };
-        Offered { due, answered, answer }
     }
 }

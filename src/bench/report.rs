@@ -1,28 +1,76 @@
-//! What a run came to, for people and as one document.
+//! What the runs came to, as one document.
+
+mod text;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    offer::{Answer, Offered},
+    Ceiling, Range, Topology,
+    line::Answer,
+    meters::{ByPart, PerPayment},
+    offer::Offered,
     percentiles::Percentiles,
+    spread,
 };
-use crate::{config::CaptureMode, contracts::Topic, verify};
+use crate::{config::CaptureMode, contracts::Topic, store::measure, verify};
 
-/// A run's figures.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// Whether every rule is kept and every payment that was accepted came to its end.
-    pub ok: bool,
+/// Percentiles by stage; what was not measured is not there. `accept`: until the 202. `accept_to_authorized`: until the
+/// acquirer approved. `accept_to_recorded`: until the books had it. `accept_to_settlement`: until finance had its entry.
+pub(super) type Stages = BTreeMap<String, Percentiles>;
+
+/// What was measured; of many runs, the medians.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Figures {
     /// From the first payment's due time to the last settlement entry.
     pub end_to_end_payments_per_s: f64,
     /// From the first payment's due time to the last 202.
     pub accept_per_s: f64,
+    /// Payments end to end for each message that the broker's ceiling would let through.
+    pub share: Option<f64>,
+    /// From the first payment's due time to the last settlement entry.
+    pub seconds: f64,
+    /// How long after that the rest (receipts, confirms) was done too; none if it took too long.
+    pub quiet_after_s: Option<f64>,
     /// Latencies from a payment's due time.
-    pub latency_ms: Latencies,
-    /// Payments offered.
+    pub latency_ms: BTreeMap<String, Percentiles>,
+    /// The most that the servers give here.
+    pub ceiling: Option<Ceiling>,
+    /// Processor time of an accepted payment, until all is quiet, in milliseconds.
+    pub cpu_ms_per_payment: ByPart,
+    /// The share of all processors that these parts kept busy meanwhile.
+    pub cpu_busy_share: f64,
+    /// The share that anything else on the machine kept busy: what disturbs the figures.
+    pub cpu_foreign_share: f64,
+    /// Memory when the clock started, and when all was quiet.
+    pub memory_mb: Memory,
+    /// The most that each part had.
+    pub peak_memory_mb: ByPart,
+    /// What else an accepted payment takes.
+    pub per_payment: PerPayment,
+}
+
+/// Memory in megabytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Memory {
+    pub start: ByPart,
+    pub end: ByPart,
+}
+
+/// What the benchmark came to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Whether every rule is kept and every payment that was accepted came to its end.
+    pub ok: bool,
+    /// The figures.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// How far each figure ranged over the runs; empty for a single one.
+    pub range: Range,
+    /// Payments offered, in all runs.
     pub payments: usize,
     /// Payments answered 202.
     pub accepted: usize,
@@ -34,6 +82,9 @@ pub struct Report {
     pub config: Setup,
     /// The rules of money, afterwards.
     pub verify: Verified,
+    /// The parts, in the order of the flow.
+    #[serde(skip)]
+    parts: Vec<&'static str>,
 }
 
 /// How it was measured.
@@ -41,31 +92,63 @@ pub struct Report {
 pub struct Setup {
     /// When the money is taken.
     pub capture: CaptureMode,
+    /// Which processes do the work.
+    pub topology: Topology,
     /// Payments offered a second on schedule (open loop).
     pub rate: Option<f64>,
     /// Payers who each wait for their payment's end before the next (closed loop).
     pub concurrency: Option<usize>,
-    /// What the acquirer simulator waits before it acts on a request.
-    pub acquirer_latency_ms: u64,
+    /// How often it was measured.
+    pub runs: usize,
+    /// What the acquirer simulator waits before it acts on a request, as it was asked for.
+    pub acquirer_latency: String,
+    /// The share of acquirer answers that go wrong.
+    pub fault_rate: f64,
+    /// What decides about latencies and faults.
+    pub seed: u64,
     /// Payments made before the clock started.
     pub warm_up: usize,
     /// `dev` or `release`.
     pub profile: &'static str,
     /// Processors; servers, pipeline, acquirer and payers share them.
     pub cpus: usize,
+    /// What `accept_to_recorded` goes by: `commit`, or where the database keeps no times of commits the `transaction`'s
+    /// beginning.
+    pub recorded_by: &'static str,
+    /// PostgreSQL and RabbitMQ.
+    #[serde(flatten)]
+    pub servers: ServersShown,
 }
 
-/// Percentiles by stage; none where nothing was measured.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Latencies {
-    /// Until the 202.
-    pub accept: Option<Percentiles>,
-    /// Until `payment.authorized` arrives; none when captured at authorization.
-    pub accept_to_authorized: Option<Percentiles>,
-    /// Until `payment.captured` arrives.
-    pub accept_to_captured: Option<Percentiles>,
-    /// Until `settlement.entry` arrives.
-    pub accept_to_settlement_entry: Option<Percentiles>,
+/// The servers, as they were found.
+#[derive(Debug, Clone)]
+pub(super) struct Servers {
+    pub(super) database: measure::Server,
+    pub(super) broker: Option<String>,
+    /// Whether each was started for the benchmark: the database, the broker.
+    pub(super) private: [bool; 2],
+}
+
+/// The servers.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServersShown {
+    /// PostgreSQL.
+    pub database: ServerShown,
+    /// RabbitMQ.
+    pub broker: ServerShown,
+}
+
+/// A server.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServerShown {
+    /// Its version.
+    pub version: Option<String>,
+    /// Whether it was started for the benchmark. One that was not may have had other work: its processor time and its
+    /// WAL are those of all its work.
+    pub private: bool,
+    /// The settings that matter.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, String>,
 }
 
 /// The rules of money.
@@ -77,110 +160,83 @@ pub struct Verified {
     pub findings: Vec<verify::Finding>,
 }
 
+impl From<Servers> for ServersShown {
+    fn from(servers: Servers) -> Self {
+        let Servers { database, broker, private } = servers;
+        let settings = database.settings.into_iter().collect();
+        Self {
+            database: ServerShown { version: Some(database.version), private: private[0], settings },
+            broker: ServerShown { version: broker, private: private[1], settings: BTreeMap::new() },
+        }
+    }
+}
+
 impl Report {
-    pub(super) fn of(offered: &[Offered], config: Setup, findings: Vec<verify::Finding>) -> Self {
+    pub(super) fn of(
+        runs: Vec<Figures>,
+        offered: &[Offered],
+        config: Setup,
+        findings: Vec<verify::Finding>,
+        parts: impl Iterator<Item = &'static str>,
+    ) -> anyhow::Result<Self> {
         let verify = Verified { ok: verify::all_kept(&findings), findings };
         let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
         for payment in offered {
-            *outcomes.entry(outcome(&payment.answer)).or_default() += 1;
+            *outcomes.entry(outcome(payment)).or_default() += 1;
         }
-        let count = |wanted: &[&str]| wanted.iter().filter_map(|outcome| outcomes.get(*outcome)).sum::<usize>();
-        let (captured, shed) = (count(&[CAPTURED]), count(&[SHED]));
-        let accepted: Vec<_> = offered.iter().filter(|payment| heard(payment).is_some()).collect();
-        let start = offered.iter().map(|payment| payment.due).min();
-        let rate = |count: usize, last: Option<Instant>| {
-            let seconds = start.zip(last).map_or(0.0, |(start, last)| (last - start).as_secs_f64());
-            if seconds > 0.0 { (count as f64 / seconds * 10.0).round() / 10.0 } else { 0.0 }
-        };
-        let settled = |payment: &Offered| heard(payment).and_then(|heard| heard.settled);
-        Self {
-            // What is shed is told at once and charges nobody; all else that is not captured is wrong here.
-            ok: verify.ok && captured > 0 && captured + shed == offered.len(),
-            end_to_end_payments_per_s: rate(captured, offered.iter().filter_map(settled).max()),
-            accept_per_s: rate(accepted.len(), accepted.iter().map(|payment| payment.answered).max()),
-            latency_ms: Latencies {
-                accept: Percentiles::of(accepted.iter().map(|payment| payment.answered - payment.due)),
-                accept_to_authorized: latency(offered, |payment| heard(payment)?.authorized),
-                accept_to_captured: latency(offered, |payment| heard(payment)?.captured),
-                accept_to_settlement_entry: latency(offered, settled),
-            },
+        let count = |wanted: &str| outcomes.get(wanted).copied().unwrap_or_default();
+        let (captured, shed) = (count(CAPTURED), count(SHED));
+        // What is shed is told at once and charges nobody. Where answers go wrong, a payment may be given back.
+        let undone = if config.fault_rate > 0.0 { count(REVERSED) + count(FAILED) } else { 0 };
+        let documents = runs.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            ok: verify.ok && captured > 0 && captured + shed + undone == offered.len(),
+            figures: serde_json::from_value(spread::medians(&documents))?,
+            range: if documents.len() > 1 { spread::range(&documents) } else { Range::new() },
             payments: offered.len(),
-            accepted: accepted.len(),
+            accepted: offered.iter().filter(|payment| matches!(payment.answer, Answer::Accepted(_))).count(),
             failed: offered.len() - captured,
             outcomes,
             config,
             verify,
-        }
-    }
-
-    /// The figures for people.
-    pub fn text(&self) -> String {
-        let load = match (self.config.rate, self.config.concurrency) {
-            (Some(rate), _) => format!("{rate} a second on schedule"),
-            (None, Some(1)) => "one at a time".to_owned(),
-            (None, payers) => format!("{} at a time", payers.unwrap_or_default()),
-        };
-        let Setup { acquirer_latency_ms, warm_up, profile, cpus, .. } = self.config;
-        let capture = match self.config.capture {
-            CaptureMode::AfterRecording => "after recording",
-            CaptureMode::AtAuthorization => "at authorization",
-        };
-        let mut text = format!(
-            "\n  {} payments, {load}; captured {capture}; the acquirer takes {acquirer_latency_ms} ms; {warm_up} to warm \
-             up; {profile} build, {cpus} CPUs for everything\n\n  {:<30} {:>9} {:>9} {:>9} {:>9}  ms\n",
-            self.payments, "from the POST until", "p50", "p95", "p99", "max",
-        );
-        let Latencies { accept, accept_to_authorized, accept_to_captured, accept_to_settlement_entry } =
-            self.latency_ms;
-        let stages = [
-            ("202 Accepted", accept),
-            ("payment.authorized", accept_to_authorized),
-            ("payment.captured", accept_to_captured),
-            ("settlement.entry", accept_to_settlement_entry),
-        ];
-        for (stage, measured) in stages {
-            if let Some(Percentiles { p50, p95, p99, max }) = measured {
-                text.push_str(&format!("  {stage:<30} {p50:>9.1} {p95:>9.1} {p99:>9.1} {max:>9.1}\n"));
-            }
-        }
-        text.push_str(&format!(
-            "\n  {:>9} payments/s end to end\n  {:>9} accepts/s\n\n",
-            self.end_to_end_payments_per_s, self.accept_per_s
-        ));
-        for (outcome, payments) in &self.outcomes {
-            text.push_str(&format!("  {payments:>9} {outcome}\n"));
-        }
-        text.push('\n');
-        text.push_str(&verify::table(&self.verify.findings));
-        text
+            parts: parts.collect(),
+        })
     }
 }
 
 const CAPTURED: &str = "captured";
 const SHED: &str = "shed (503)";
+const REVERSED: &str = "reversed";
+const FAILED: &str = "failed";
 
-fn outcome(answer: &Answer) -> String {
-    match answer {
-        Answer::Shed => SHED.to_owned(),
-        Answer::Refused(why) => format!("refused: {why}"),
-        Answer::Accepted(heard) => match (heard.captured, heard.settled, heard.ended) {
-            (Some(_), Some(_), None) => CAPTURED.to_owned(),
-            (Some(_), None, None) => "captured without a settlement entry".to_owned(),
-            (_, _, Some(Topic::PaymentDeclined)) => "declined".to_owned(),
-            (_, _, Some(Topic::PaymentReversed)) => "reversed".to_owned(),
-            (_, _, Some(_)) => "failed".to_owned(),
-            (None, _, None) => "missing".to_owned(),
-        },
+fn outcome(payment: &Offered) -> String {
+    match (&payment.answer, payment.end.map(|end| end.how)) {
+        (Answer::Shed, _) => SHED.to_owned(),
+        (Answer::Refused(why), _) => format!("refused: {why}"),
+        (Answer::Accepted(_), Some(Topic::SettlementEntry)) => CAPTURED.to_owned(),
+        (Answer::Accepted(_), Some(Topic::PaymentDeclined)) => "declined".to_owned(),
+        (Answer::Accepted(_), Some(Topic::PaymentReversed)) => REVERSED.to_owned(),
+        (Answer::Accepted(_), Some(_)) => FAILED.to_owned(),
+        (Answer::Accepted(_), None) => "missing".to_owned(),
     }
 }
 
-fn heard(payment: &Offered) -> Option<super::arrivals::Heard> {
-    match payment.answer {
-        Answer::Accepted(heard) => Some(heard),
-        Answer::Shed | Answer::Refused(_) => None,
+impl Offered {
+    /// When finance had its settlement entry.
+    pub(super) fn captured_at(&self) -> Option<Instant> {
+        self.end.filter(|end| end.how == Topic::SettlementEntry).map(|end| end.at)
     }
 }
 
-fn latency(offered: &[Offered], stage: impl Fn(&Offered) -> Option<Instant>) -> Option<Percentiles> {
-    Percentiles::of(offered.iter().filter_map(|payment| Some(stage(payment)? - payment.due)))
+/// Payments a second to the last settlement entry, accepts a second to the last 202, and seconds to the last entry.
+pub(super) fn end_to_end(offered: &[Offered]) -> (f64, f64, f64) {
+    let start = offered.iter().map(|payment| payment.due).min();
+    let rate = |moments: Vec<Instant>| {
+        let seconds = start.zip(moments.iter().max()).map_or(0.0, |(start, last)| (*last - start).as_secs_f64());
+        (if seconds > 0.0 { moments.len() as f64 / seconds } else { 0.0 }, seconds)
+    };
+    let accepted = offered.iter().filter(|payment| matches!(payment.answer, Answer::Accepted(_)));
+    let (accepts, _) = rate(accepted.map(|payment| payment.answered).collect());
+    let (payments, seconds) = rate(offered.iter().filter_map(Offered::captured_at).collect());
+    (payments, accepts, seconds)
 }

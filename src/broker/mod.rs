@@ -4,8 +4,10 @@
 //! included). lapin's auto-recovery stays off: after an error or an end everything is rebuilt, connection first.
 
 mod acks;
+pub mod ceiling;
 mod consumer;
 mod depths;
+mod entries;
 mod history;
 mod lane;
 pub mod live;
@@ -21,6 +23,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use consumer::{Handler, Reading, Turn, consume, consume_dead_letters};
 pub use depths::{Depths, peek, peek_dead_letters};
+pub use entries::Entries;
 pub use history::History;
 pub use lane::Lane;
 use lapin::{Connection, ConnectionProperties};

@@ -79,11 +79,11 @@ impl Diary {
 
     /// Notes a process that has died of itself, and starts it again.
     pub(super) fn watch(&self, process: &mut RoleProcess) {
-        if let Some(status) = process.ended_by_itself() {
+        if let Some(status) = process.child.ended_by_itself() {
             let death = format!("{} ended by itself at {}: {status}", process.actor, self.clock.now());
             self.deaths.lock().unwrap_or_else(PoisonError::into_inner).push(death);
             // Tried again at the next look.
-            let _ = process.start();
+            let _ = process.child.start();
         }
     }
 }
@@ -162,9 +162,9 @@ async fn carry_out(fault: &Fault, hands: &mut Hands<'_>, measures: Measures) -> 
 async fn befall_process(fault: &Fault, process: &mut RoleProcess, measures: Measures) -> anyhow::Result<()> {
     match fault.kind {
         Kind::Freeze | Kind::FreezeLong => {
-            process.freeze();
+            process.child.freeze();
             sleep(fault.lasts).await;
-            process.thaw();
+            process.child.thaw();
             Ok(())
         }
         Kind::ClockWrong => {
@@ -175,9 +175,9 @@ async fn befall_process(fault: &Fault, process: &mut RoleProcess, measures: Meas
             Ok(clock.set(0)?)
         }
         Kind::Drain => {
-            let ended = process.drain(measures.drain).await;
+            let ended = process.child.drain(measures.drain).await;
             sleep(fault.lasts).await;
-            process.start()?;
+            process.child.start()?;
             match ended {
                 Some(status) if status.success() => Ok(()),
                 Some(status) => Err(anyhow::anyhow!("the drain was cut: {status}")),
@@ -185,9 +185,9 @@ async fn befall_process(fault: &Fault, process: &mut RoleProcess, measures: Meas
             }
         }
         _ => {
-            process.kill();
+            process.child.kill();
             sleep(fault.lasts).await;
-            Ok(process.start()?)
+            Ok(process.child.start()?)
         }
     }
 }

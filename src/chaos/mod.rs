@@ -241,7 +241,7 @@ async fn renew_stream(world: &mut World, diary: &Diary, say: &impl Fn(&str)) -> 
 /// Ends every process in order; says which did not drain.
 async fn end_processes(world: &mut World, measures: Measures) -> Vec<String> {
     let ended = world.processes.iter_mut().map(async |process| {
-        let status = process.drain(measures.drain).await;
+        let status = process.child.drain(measures.drain).await;
         (!status.is_some_and(|status| status.success())).then(|| format!("{}: {status:?}", process.actor))
     });
     join_all(ended).await.into_iter().flatten().collect()

@@ -122,7 +122,7 @@ impl World {
         for actor in &cast.actors {
             let settings = role_settings(options, actor, &addresses, &proxies, &config)?;
             let mut process = RoleProcess::new(actor.clone(), &settings, &directory, services.mark())?;
-            process.start().with_context(|| format!("{actor} cannot be started"))?;
+            process.child.start().with_context(|| format!("{actor} cannot be started"))?;
             processes.push(process);
         }
         say(&format!("{} processes of {} roles started", processes.len(), cast.roles()));

@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     clock::Clock,
     config::{Config, ConfigError},
+    simulator::Latency,
     telemetry,
 };
 
@@ -89,7 +90,14 @@ enum Command {
     #[command(subcommand)]
     Config(admin::Settings),
     /// Serve an acquirer for tests, chosen by test card numbers.
-    Simulator,
+    Simulator {
+        /// What it waits before it acts on a request, in milliseconds: `20`, `50~20` (from 30 to 70) or `exp:50`.
+        #[arg(long, value_name = "MS", default_value = "0")]
+        latency: Latency,
+        /// What decides about a distributed latency.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
     /// Serve a mailbox and an SMS gateway that keep what they are sent.
     MailCatcher {
         /// SMTP.
@@ -199,7 +207,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Intake => roles::intake(&session).await,
         Command::Worker { names } => roles::workers(&session, &names).await,
         Command::All => roles::all(&session).await,
-        Command::Simulator => roles::simulator(&session).await,
+        Command::Simulator { latency, seed } => roles::simulator(&session, latency, seed).await,
         Command::MailCatcher { listen, http } => roles::mail_catcher(&listen, &http).await,
         Command::Bills(command) => admin::bills(&session, command).await,
         Command::Clients(command) => admin::clients(&session, command).await,

@@ -9,7 +9,7 @@ use crate::{
     app::{App, Roles, until_signalled},
     broker::{self, Broker},
     mail_catcher,
-    simulator::{self, Simulator, SimulatorOptions},
+    simulator::{self, Latency, Simulator, SimulatorOptions},
     store,
     workers::{self, Role},
 };
@@ -60,7 +60,7 @@ async fn listen(session: &Session, section: &str) -> Result<TcpListener, Failure
     TcpListener::bind(address).await.map_err(|error| Failure::Unusable(format!("{section}.listen: {address}: {error}")))
 }
 
-pub(super) async fn simulator(session: &Session) -> Result<(), Failure> {
+pub(super) async fn simulator(session: &Session, latency: Latency, seed: u64) -> Result<(), Failure> {
     let address = &session.config.simulator.listen;
     let listener = TcpListener::bind(address)
         .await
@@ -68,7 +68,7 @@ pub(super) async fn simulator(session: &Session) -> Result<(), Failure> {
     tracing::info!(address, "simulating an acquirer");
     let public_url = Some(session.config.simulator.public_url.clone()).filter(|url| !url.is_empty());
     let merchant = session.config.operator.name.clone();
-    let options = SimulatorOptions { public_url, merchant, ..SimulatorOptions::default() };
+    let options = SimulatorOptions { latency, seed, public_url, merchant, ..SimulatorOptions::default() };
     let simulator = Simulator::with_options(session.clock.clone(), options);
     simulator::serve(listener, simulator, stop_on_signal()).await?;
     Ok(())

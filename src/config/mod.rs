@@ -3,6 +3,7 @@
 
 mod secret;
 mod sections;
+mod written;
 
 use std::path::Path;
 

@@ -25,7 +25,7 @@ use crate::{
     payer::Payer,
     payment::PaymentCode,
     simulator::SimulatorOptions,
-    stage::{Plan, Set, Stage},
+    stage::{Plan, Set, Stage, Topology},
     store::books,
     verify,
 };
@@ -97,11 +97,13 @@ async fn act(options: &DemoOptions, stage: &mut Stage, screen: Screen) -> anyhow
     let plan = Plan {
         name: "demo",
         config_file: options.config_file.clone(),
-        settings: &SETTINGS,
+        settings: SETTINGS.map(|(key, value)| (key, value.to_owned())).to_vec(),
         flags: options.flags.clone(),
         simulator: SimulatorOptions::default(),
         short_messages: true,
         durable: false,
+        private: false,
+        topology: Topology::Here,
     };
     let set = stage.raise(&plan, |text| screen.say(text)).await?;
     let bills = scenes::issue_bills(&set).await?;

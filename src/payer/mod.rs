@@ -264,6 +264,14 @@ impl Payer {
         self.get(path).timeout(REQUEST_TIMEOUT).send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
+    /// A page's text.
+    pub async fn page(&self, path: &[&str]) -> Result<String, PayerError> {
+        let what = "reading a page";
+        let http = |error| PayerError::Http(what, error);
+        let answer = self.get(path).timeout(REQUEST_TIMEOUT).send().await.map_err(http)?;
+        succeed(what, answer).await?.text().await.map_err(http)
+    }
+
     fn url(&self, segments: &[&str]) -> Url {
         let mut url = self.base.clone();
         // An http address always has a path.

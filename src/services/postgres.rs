@@ -99,6 +99,13 @@ fn prepare(installed: &Installed, run: &RunDir, durable: bool) -> io::Result<Ins
     if !durable {
         // A killed process loses nothing by this, for the kernel still has every write; only a power cut would.
         settings.extend(["fsync=off".to_owned(), "full_page_writes=off".to_owned()]);
+    } else {
+        // What a benchmark asks about: when each transaction was committed, and how many statements there were.
+        settings.push("track_commit_timestamp=on".to_owned());
+        if has_statement_statistics(&installed.bin) {
+            settings.push("shared_preload_libraries=pg_stat_statements".to_owned());
+            settings.push("pg_stat_statements.track=top".to_owned());
+        }
     }
     let mut args: Vec<OsString> = vec!["-D".into(), directory.join("data").into()];
     args.extend(settings.into_iter().flat_map(|setting| ["-c".into(), OsString::from(setting)]));
@@ -122,6 +129,16 @@ fn prepare(installed: &Installed, run: &RunDir, durable: bool) -> io::Result<Ins
         process: None::<Process>,
         companions: Vec::new(),
     })
+}
+
+/// Whether the module is there; a server that is to load one that is not does not start.
+fn has_statement_statistics(bin: &Path) -> bool {
+    // What stands in `PATH` may be a link into the installation.
+    let program = fs::canonicalize(bin.join("postgres")).unwrap_or_default();
+    let bin = program.parent().unwrap_or(bin);
+    ["../lib/pg_stat_statements.so", "../lib/postgresql/pg_stat_statements.dylib"]
+        .iter()
+        .any(|module| bin.join(module).is_file())
 }
 
 /// Trust, because the server listens on the loopback interface alone and holds only what tests put there.

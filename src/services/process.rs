@@ -156,6 +156,11 @@ impl Process {
         Ok(Self { child, stop: launch.stop, patience: launch.patience })
     }
 
+    /// Its number at the kernel.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How it ended, if it did.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

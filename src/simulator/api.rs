@@ -205,7 +205,7 @@ impl App {
     }
 
     async fn latency(&self) {
-        let latency = self.simulator.0.options.latency;
+        let latency = self.simulator.latency();
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }

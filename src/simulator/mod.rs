@@ -11,11 +11,15 @@ mod books;
 pub mod cards;
 mod confirmation;
 mod entry;
+mod latency;
 mod socket;
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,14 +28,18 @@ use tokio_util::sync::CancellationToken;
 
 use self::bank::Bank;
 pub use self::books::{BookRow, BookState};
+pub use self::latency::Latency;
+pub(crate) use self::latency::chance;
 pub(crate) use self::socket::{Line, Lines};
 use crate::clock::Clock;
 
 /// How the simulator behaves beyond what the test cards say.
 #[derive(Debug, Clone)]
 pub struct SimulatorOptions {
-    /// Added to every request of the contract before it is acted on. Zero by default.
-    pub latency: Duration,
+    /// Added to every request of the contract before it is acted on. None by default.
+    pub latency: Latency,
+    /// What decides about a distributed latency.
+    pub seed: u64,
     /// How long a slow authorization takes. 2 s by default.
     pub slow: Duration,
     /// How long inquiries do not find a late authorization. 5 s by default.
@@ -57,7 +65,8 @@ pub struct SimulatorOptions {
 impl Default for SimulatorOptions {
     fn default() -> Self {
         Self {
-            latency: Duration::ZERO,
+            latency: Latency::NONE,
+            seed: 0,
             slow: Duration::from_secs(2),
             late: Duration::from_secs(5),
             challenge: Duration::from_secs(600),
@@ -79,6 +88,8 @@ pub struct Simulator(Arc<Inner>);
 struct Inner {
     clock: Clock,
     options: SimulatorOptions,
+    /// Requests that have waited.
+    waits: AtomicU64,
     bank: Mutex<Bank>,
 }
 
@@ -91,7 +102,7 @@ impl Simulator {
     /// A simulator with empty books.
     pub fn with_options(clock: Clock, options: SimulatorOptions) -> Self {
         let bank = Mutex::new(Bank::new(options.max_operations));
-        Self(Arc::new(Inner { clock, options, bank }))
+        Self(Arc::new(Inner { clock, options, waits: AtomicU64::new(0), bank }))
     }
 
     /// The books, in the order of arrival: the same rows as `GET /books`.
@@ -103,6 +114,12 @@ impl Simulator {
     /// How many requests came under a reference that was known by then, and were answered with what stands there.
     pub fn repeats(&self) -> u64 {
         self.bank().repeats()
+    }
+
+    /// What the next request waits.
+    fn latency(&self) -> Duration {
+        let Inner { options, waits, .. } = &*self.0;
+        options.latency.draw(options.seed, waits.fetch_add(1, Ordering::Relaxed))
     }
 
     /// No rule leaves the memory half-changed when it panics, so a poisoned lock is as good as a whole one.

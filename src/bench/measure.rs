@@ -1,0 +1,242 @@
+//! The measuring itself: warm up, then run after run, then a look at what is left.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZero,
+    sync::Arc,
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use time::OffsetDateTime;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use uuid::Uuid;
+
+use super::{
+    Amount, BenchOptions, Ceiling, Load, MOST_PAYMENTS, ceiling,
+    ends::Ends,
+    line::{Answer, Site},
+    meters::Meters,
+    offer::{Crowd, Offered},
+    percentiles::Percentiles,
+    prepare::{self, Cards},
+    report::{Figures, Memory, Report, Servers, Setup, Stages, end_to_end},
+};
+use crate::{
+    broker,
+    services::Server,
+    stage::{Set, Stage},
+    store::{books, measure},
+    verify,
+};
+
+/// How long the rest of the pipeline may take once the last payment has ended.
+const QUIET_WITHIN: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What stays the same from run to run.
+struct Bench<'a> {
+    options: &'a BenchOptions,
+    set: &'a Set,
+    crowd: Crowd,
+    meters: Meters,
+    /// Whether the database keeps the times of commits.
+    by_commit: bool,
+    /// Bills issued so far.
+    issued: usize,
+}
+
+/// Warms up, measures so many runs, and looks at what is left.
+pub(super) async fn all(
+    options: &BenchOptions,
+    set: &Set,
+    stage: &Stage,
+    say: &impl Fn(&str),
+) -> anyhow::Result<Report> {
+    let apart = stage.apart().context("the benchmark's roles run apart")?;
+    let database = measure::server(&set.pool).await?;
+    let ends = Arc::new(Ends::listen(&set.broker).await?);
+    let crowd = Crowd { site: Site::new(&set.config.intake.listen)?, ends };
+    let meters = Meters::new(set, apart).await?;
+    let by_commit = database.setting("track_commit_timestamp") == Some("on");
+    let mut bench = Bench { options, set, crowd, meters, by_commit, issued: 0 };
+    let pace = bench.warm_up().await?;
+    say(&format!("warm after {} payments, {pace:.0} a second", bench.issued));
+    let warm_up = bench.issued;
+    let servers = Servers {
+        database,
+        broker: broker::ceiling::version(&set.broker).await,
+        private: [Server::Database, Server::Broker].map(|server| stage.is_ours(server)),
+    };
+    let mut setup = setup(options, set, warm_up, servers);
+    setup.recorded_by = if by_commit { "commit" } else { "transaction" };
+    let (mut runs, mut offered, mut queues) = (Vec::new(), Vec::new(), None);
+    for number in 1..=options.runs {
+        let (figures, payments) = bench.run(pace, queues, say).await?;
+        queues = figures.ceiling.map(|ceiling: Ceiling| ceiling.quorum_queues);
+        let rate = figures.end_to_end_payments_per_s;
+        say(&format!("run {number} of {}: {rate:.1} payments a second", options.runs));
+        runs.push(figures);
+        offered.extend(payments);
+    }
+    let findings = verify::verify(&set.config, &set.pool, &set.broker, &set.clock, Duration::ZERO).await?;
+    Report::of(runs, &offered, setup, findings, bench.meters.parts())
+}
+
+impl Bench<'_> {
+    /// Fills connection pools, statement caches and key caches. How many payments a second it made.
+    async fn warm_up(&mut self) -> anyhow::Result<f64> {
+        let payers = match self.options.load {
+            Load::Concurrency(payers) => payers,
+            // A tenth of a second's worth at a time is more than will be under way at once.
+            Load::Rate(rate) => (rate / 10.0).clamp(1.0, 100.0) as usize,
+        };
+        let count = (4 * payers).clamp(20, 2_000);
+        let cards = Cards { fault_rate: 0.0, seed: 0 };
+        let requests = prepare::requests(self.set, self.issued, count, cards).await?;
+        self.issued += count;
+        let load = Load::Concurrency(payers);
+        let lines = self.crowd.lines(load).await?;
+        let began = Instant::now();
+        self.crowd.offer(lines, requests, load, None).await;
+        let seconds = began.elapsed().as_secs_f64();
+        self.quiet().await?.then_some(()).context("the warm-up did not come to an end; nothing was measured")?;
+        self.crowd.ends.forget();
+        Ok(count as f64 / seconds)
+    }
+
+    /// One run, from the ceiling to the books.
+    async fn run(
+        &mut self,
+        pace: f64,
+        queues: Option<usize>,
+        say: &impl Fn(&str),
+    ) -> anyhow::Result<(Figures, Vec<Offered>)> {
+        let Self { options, set, .. } = *self;
+        let ceiling = if options.ceiling.is_zero() {
+            None
+        } else {
+            let ceiling = ceiling::measure(set, options.ceiling, queues).await?;
+            say(&format!("the servers' ceiling: {:.0} messages a second", ceiling.quorum_messages_per_s));
+            Some(ceiling)
+        };
+        let count = how_many(options, pace);
+        let cards = Cards { fault_rate: options.fault_rate, seed: options.seed };
+        let requests = prepare::requests(set, self.issued, count, cards).await?;
+        self.issued += count;
+        say(&format!("{count} bills issued, {count} cards sealed"));
+        measure::analyze(&set.pool).await?;
+        let lines = self.crowd.lines(options.load).await?;
+        let start = self.meters.start(set).await?;
+        // One moment on both clocks.
+        let (began, began_at) = (Instant::now(), set.clock.now());
+        let until = match (options.amount, options.load) {
+            (Amount::Seconds(seconds), Load::Concurrency(_)) => Some(began + Duration::from_secs(seconds)),
+            _ => None,
+        };
+        let offered = self.crowd.offer(lines, requests, options.load, until).await;
+        let over = Instant::now();
+        // What does not come to rest is for the findings to tell.
+        let quiet = self.quiet().await?;
+        let quiet_after_s = quiet.then(|| over.elapsed().as_secs_f64());
+        let accepted = offered.iter().filter(|payment| matches!(payment.answer, Answer::Accepted(_))).count();
+        let cost = self.meters.cost(set, &start, accepted).await?;
+        let latency_ms = self.latencies(&offered, began, began_at).await?;
+        self.crowd.ends.forget();
+        let (end_to_end_payments_per_s, accept_per_s, seconds) = end_to_end(&offered);
+        let figures = Figures {
+            end_to_end_payments_per_s,
+            accept_per_s,
+            share: ceiling.map(|ceiling| end_to_end_payments_per_s / ceiling.quorum_messages_per_s),
+            seconds,
+            quiet_after_s,
+            latency_ms,
+            ceiling,
+            cpu_ms_per_payment: cost.cpu_ms,
+            cpu_busy_share: cost.busy_share,
+            cpu_foreign_share: cost.foreign_share,
+            memory_mb: Memory { start: cost.memory_at_start, end: cost.memory_at_end },
+            peak_memory_mb: cost.peak_memory,
+            per_payment: cost.per_payment,
+        };
+        Ok((figures, offered))
+    }
+
+    /// Latencies by stage, all from when the payment was due: to the 202 and to finance by our own clock, to what lies
+    /// between by what the books have of it.
+    async fn latencies(&self, offered: &[Offered], began: Instant, began_at: OffsetDateTime) -> anyhow::Result<Stages> {
+        let mut due: HashMap<Uuid, OffsetDateTime> = HashMap::with_capacity(offered.len());
+        let (mut accept, mut settlement) = (Vec::new(), Vec::new());
+        for payment in offered {
+            if let Answer::Accepted(id) = payment.answer {
+                due.insert(id, began_at + (payment.due - began));
+                accept.push(payment.answered - payment.due);
+                settlement.extend(payment.captured_at().map(|at| at - payment.due));
+            }
+        }
+        let (mut authorized, mut recorded) = (Vec::new(), Vec::new());
+        measure::passages(&self.set.pool, began_at, self.by_commit, |passage| {
+            let Some(due) = due.get(&passage.payment) else { return };
+            let since = |at: OffsetDateTime| (at - *due).try_into().unwrap_or(Duration::ZERO);
+            authorized.extend(passage.authorized.map(since));
+            recorded.extend(passage.recorded.map(since));
+        })
+        .await?;
+        let stages = [
+            ("accept", accept),
+            ("accept_to_authorized", authorized),
+            ("accept_to_recorded", recorded),
+            ("accept_to_settlement", settlement),
+        ];
+        let percentiles = stages.map(|(stage, latencies)| Some((stage.to_owned(), Percentiles::of(latencies)?)));
+        Ok(percentiles.into_iter().flatten().collect::<BTreeMap<_, _>>())
+    }
+
+    /// Waits until no payment, operation, receipt or message is on its way; false if that takes too long.
+    async fn quiet(&self) -> anyhow::Result<bool> {
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let deadline = Instant::now() + QUIET_WITHIN;
+        while Instant::now() < deadline {
+            look.tick().await;
+            if books::on_their_way(&self.set.pool).await? == 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// How many payments to prepare: for a closed loop on time twice what the warm-up's pace would take, for it is slow.
+/// Should they be used up early, the run is shorter, and its figures are as right.
+fn how_many(options: &BenchOptions, pace: f64) -> usize {
+    let count = match (options.amount, options.load) {
+        (Amount::Payments(count), _) => count,
+        (Amount::Seconds(seconds), Load::Rate(rate)) => (seconds as f64 * rate).ceil() as usize,
+        (Amount::Seconds(seconds), Load::Concurrency(payers)) => (seconds as f64 * pace * 2.0).ceil() as usize + payers,
+    };
+    count.clamp(1, MOST_PAYMENTS)
+}
+
+fn setup(options: &BenchOptions, set: &Set, warm_up: usize, servers: Servers) -> Setup {
+    let (rate, concurrency) = match options.load {
+        Load::Rate(rate) => (Some(rate), None),
+        Load::Concurrency(payers) => (None, Some(payers)),
+    };
+    Setup {
+        capture: set.config.acquirer.capture,
+        topology: options.topology,
+        rate,
+        concurrency,
+        runs: options.runs,
+        acquirer_latency: options.acquirer_latency.to_string(),
+        fault_rate: options.fault_rate,
+        seed: options.seed,
+        warm_up,
+        profile: if cfg!(debug_assertions) { "dev" } else { "release" },
+        cpus: available_parallelism().map_or(1, NonZero::get),
+        recorded_by: "",
+        servers: servers.into(),
+    }
+}

@@ -1,0 +1,131 @@
+//! What a benchmark asks the database: what it has done, how it is set, and when each payment came where.
+
+use futures::TryStreamExt;
+use sqlx::{PgPool, Row};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::StoreError;
+
+/// What the server has done so far; of two such looks, the difference counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Done {
+    /// Statements in this database, `BEGIN` and `COMMIT` among them; none where nobody counts them.
+    pub statements: Option<i64>,
+    /// Bytes of WAL, of the whole server.
+    pub wal_bytes: i64,
+}
+
+/// How the server is set, as far as it matters for speed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Its version.
+    pub version: String,
+    /// Name and value.
+    pub settings: Vec<(String, String)>,
+}
+
+impl Server {
+    /// A setting's value.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+const SETTINGS: [&str; 8] = [
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "wal_level",
+    "shared_buffers",
+    "max_wal_size",
+    "track_commit_timestamp",
+    "shared_preload_libraries",
+];
+
+/// Asks how the server is set.
+pub async fn server(pool: &PgPool) -> Result<Server, StoreError> {
+    let version = sqlx::query_scalar("SELECT current_setting('server_version')").fetch_one(pool).await?;
+    let settings = sqlx::query_as("SELECT name, current_setting(name) FROM unnest($1::text[]) AS name")
+        .bind(SETTINGS.as_slice())
+        .fetch_all(pool)
+        .await?;
+    Ok(Server { version, settings })
+}
+
+/// Has statements counted, where the server can.
+pub async fn count_statements(pool: &PgPool) -> bool {
+    let created = sqlx::raw_sql("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").execute(pool).await;
+    created.is_ok() && statements(pool).await.is_some()
+}
+
+async fn statements(pool: &PgPool) -> Option<i64> {
+    sqlx::query_scalar(
+        "SELECT sum(calls)::bigint FROM pg_stat_statements
+         WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )
+    .fetch_one(pool)
+    .await
+    .ok()
+    .flatten()
+}
+
+/// What the server has done so far.
+pub async fn done(pool: &PgPool, count_statements: bool) -> Result<Done, StoreError> {
+    let wal_bytes = sqlx::query_scalar("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint");
+    let wal_bytes = wal_bytes.fetch_one(pool).await?;
+    Ok(Done { statements: if count_statements { statements(pool).await } else { None }, wal_bytes })
+}
+
+/// Transactions committed in this database, as far as its sessions have told: each does so at most 10 s after its last.
+pub async fn commits(pool: &PgPool) -> Result<i64, StoreError> {
+    let commits = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
+    Ok(sqlx::query_scalar(commits).fetch_one(pool).await?)
+}
+
+/// Gathers the statistics that plans are made by, as a database in use has them: a fresh one has none for a minute, and
+/// would be measured by plans for empty tables.
+pub async fn analyze(pool: &PgPool) -> Result<(), StoreError> {
+    sqlx::raw_sql("ANALYZE").execute(pool).await?;
+    Ok(())
+}
+
+/// When a payment came where.
+#[derive(Debug, Clone, Copy)]
+pub struct Passage {
+    /// The payment.
+    pub payment: Uuid,
+    /// When the acquirer approved it, by the acquirer's clock.
+    pub authorized: Option<OffsetDateTime>,
+    /// When the outcome of its authorization was in the books.
+    pub recorded: Option<OffsetDateTime>,
+}
+
+/// The passages of every payment accepted from then on, one at a time. With `by_commit` a record's time is that of its
+/// commit, which the server must keep; else that of its transaction's beginning.
+pub async fn passages(
+    pool: &PgPool,
+    accepted_from: OffsetDateTime,
+    by_commit: bool,
+    mut take: impl FnMut(Passage),
+) -> Result<(), StoreError> {
+    let recorded = if by_commit { "pg_xact_commit_timestamp(j.xmin)" } else { "j.at" };
+    let query = format!(
+        "SELECT p.id,
+                (SELECT min(t.at) FROM posting t JOIN operation o ON o.id = t.operation_id
+                 WHERE t.payment_id = p.id AND o.kind IN ('authorize', 'complete_challenge')
+                   AND t.kind IN ('hold', 'capture')) AS authorized,
+                (SELECT min({recorded}) FROM journal j
+                 WHERE j.payment_id = p.id AND j.from_status = 'authorizing') AS recorded
+         FROM payment p WHERE p.accepted_at >= $1"
+    );
+    let mut rows = sqlx::query(sqlx::AssertSqlSafe(query)).bind(accepted_from).fetch(pool);
+    while let Some(row) = rows.try_next().await? {
+        take(Passage {
+            payment: row.try_get("id")?,
+            authorized: row.try_get("authorized")?,
+            recorded: row.try_get("recorded")?,
+        });
+    }
+    Ok(())
+}
