@@ -1,6 +1,6 @@
 //! Databases that live as long as a demo or a test.
 
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 
 use super::StoreError;
 
@@ -33,13 +33,6 @@ pub async fn move_database(maintenance_url: &str, name: &str, directory: &std::p
     let place = directory.to_string_lossy().replace('\'', "''");
     execute(maintenance_url, name, format!("CREATE TABLESPACE {name} LOCATION '{place}'")).await?;
     execute(maintenance_url, name, format!("ALTER DATABASE {name} SET TABLESPACE {name}")).await
-}
-
-/// Gathers the statistics of every table now, as autovacuum does within a minute: plans that were made for empty tables
-/// are made anew.
-pub async fn analyze(pool: &PgPool) -> Result<(), StoreError> {
-    sqlx::raw_sql("ANALYZE").execute(pool).await?;
-    Ok(())
 }
 
 /// Drops a database with whoever is connected to it; well when it is gone already.
