@@ -106,7 +106,7 @@ impl Apart {
             look.tick().await;
             for (name, child) in self.lock().iter_mut() {
                 if let Some(status) = child.ended_by_itself() {
-                    tracing::error!(name, %status, "ended by itself");
+                    tracing::error!(name, %status, logs = %self.logs.display(), "ended by itself");
                     return;
                 }
             }

@@ -144,6 +144,7 @@ fn short(value: f64) -> String {
     match value.abs() {
         large if large >= 1_000.0 => format!("{value:.0}"),
         middle if middle >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.3}"),
+        small if small >= 0.1 => format!("{value:.3}"),
+        _ => format!("{value:.4}"),
     }
 }
