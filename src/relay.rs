@@ -6,7 +6,10 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::PgPool;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
@@ -35,14 +38,27 @@ const DELETE_EVERY: Duration = Duration::from_millis(100);
 /// Confirmed rows that wait to be deleted; those beyond are published once more by the sweep.
 const DELETED_AT_ONCE: usize = 10_000;
 
+/// What has waited in memory for so long is left to the sweep, which is about to take it (5 s after the commit): a backlog
+/// is not published twice.
+const STALE_AFTER: Duration = Duration::from_secs(4);
+
 /// Hands committed outbox rows to the publisher of this process.
 #[derive(Debug, Clone)]
 pub struct Relay {
-    committed: mpsc::Sender<Vec<OutboxRow>>,
+    committed: mpsc::Sender<Announced>,
+}
+
+/// Rows of one commit.
+#[derive(Debug)]
+pub struct Announced {
+    /// The rows.
+    pub rows: Vec<OutboxRow>,
+    /// When they were committed.
+    at: Instant,
 }
 
 /// A relay and the end at which its rows come out; [`run`] takes that end.
-pub fn channel(capacity: usize) -> (Relay, mpsc::Receiver<Vec<OutboxRow>>) {
+pub fn channel(capacity: usize) -> (Relay, mpsc::Receiver<Announced>) {
     let (committed, rows) = mpsc::channel(capacity);
     (Relay { committed }, rows)
 }
@@ -52,7 +68,7 @@ impl Relay {
     /// are in the database.
     pub fn announce(&self, rows: Vec<OutboxRow>) {
         if !rows.is_empty() {
-            let _ = self.committed.try_send(rows);
+            let _ = self.committed.try_send(Announced { rows, at: Instant::now() });
         }
     }
 
@@ -68,12 +84,12 @@ impl Relay {
     }
 }
 
-type Rows = Mutex<mpsc::Receiver<Vec<OutboxRow>>>;
+type Rows = Mutex<mpsc::Receiver<Announced>>;
 
 /// Publishes announced rows until every [`Relay`] is dropped or `stop`; sweeps meanwhile. Every lane by itself: rows
 /// that the broker does not confirm hold up none but those of the same queue.
 pub async fn run(
-    announced: mpsc::Receiver<Vec<OutboxRow>>,
+    announced: mpsc::Receiver<Announced>,
     pool: PgPool,
     publisher: Publisher,
     stop: CancellationToken,
@@ -81,6 +97,7 @@ pub async fn run(
 ) {
     let tasks = TaskTracker::new();
     let mut lanes = Vec::new();
+    let (something, due) = watch::channel(());
     let (confirmed, done) = mpsc::channel(DELETED_AT_ONCE);
     let (deleting, done) = (supervisor.clone(), Mutex::new(done));
     let database = pool.clone();
@@ -94,16 +111,18 @@ pub async fn run(
             supervisor: supervisor.clone(),
             confirmed: confirmed.clone(),
         };
-        let (sweeping, stop) = (line.clone(), stop.clone());
+        let (sweeping, due, stop) = (line.clone(), due.clone(), stop.clone());
         tasks.spawn(async move {
             let rows = Rows::new(rows);
             line.supervisor.keep("relay", || line.announce(&rows)).await;
         });
         tasks.spawn(async move {
             let topics: Vec<Topic> = lane.topics().collect();
-            sweeping.supervisor.keep("relay sweep", || sweeping.sweep(&topics, &stop)).await;
+            sweeping.supervisor.keep("relay sweep", || sweeping.sweep(&topics, due.clone(), &stop)).await;
         });
     }
+    let (looking, database, stop_looking) = (supervisor.clone(), pool.clone(), stop.clone());
+    tasks.spawn(async move { looking.keep("relay sweep", || look(&database, &something, &stop_looking)).await });
     let announced = Rows::new(announced);
     supervisor.keep("relay", || sort(&announced, &lanes, &stop)).await;
     // Without its door a lane ends once it is empty, and the last lane ends the deletion.
@@ -113,7 +132,7 @@ pub async fn run(
 }
 
 /// Hands announced rows to their lanes until every [`Relay`] is dropped, or after `stop` until none is left.
-async fn sort(announced: &Rows, lanes: &[(Lane, mpsc::Sender<Vec<OutboxRow>>)], stop: &CancellationToken) {
+async fn sort(announced: &Rows, lanes: &[(Lane, mpsc::Sender<Announced>)], stop: &CancellationToken) {
     let mut announced = announced.lock().await;
     loop {
         let rows = tokio::select! {
@@ -123,14 +142,26 @@ async fn sort(announced: &Rows, lanes: &[(Lane, mpsc::Sender<Vec<OutboxRow>>)], 
                 announced.recv().await
             }
         };
-        let Some(mut rows) = rows else { return };
+        let Some(Announced { mut rows, at }) = rows else { return };
         for (lane, door) in lanes {
             let (own, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| Lane::of(row.topic) == *lane);
             if !own.is_empty() {
                 // What a lane has no place for is left to the sweep.
-                let _ = door.try_send(own);
+                let _ = door.try_send(Announced { rows: own, at });
             }
             rows = others;
+        }
+    }
+}
+
+/// Looks every [`SWEEP_EVERY`] whether any row is due, once for all lanes, and tells them.
+async fn look(pool: &PgPool, due: &watch::Sender<()>, stop: &CancellationToken) {
+    let mut tick = tokio::time::interval(SWEEP_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        // A database that is away, or slow, is asked again.
+        if let Ok(Ok(true)) = tokio::time::timeout(LEASE, outbox::any_due(pool)).await {
+            due.send_replace(());
         }
     }
 }
@@ -149,15 +180,17 @@ impl Line {
     async fn announce(&self, rows: &Rows) {
         let mut announced = rows.lock().await;
         let places = Arc::new(Semaphore::new(IN_FLIGHT));
-        while let Some(mut rows) = announced.recv().await {
+        while let Some(first) = announced.recv().await {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-            while rows.len() < WINDOW
-                && let Ok(more) = announced.try_recv()
-            {
-                rows.extend(more);
+            let (mut rows, mut next) = (Vec::new(), Some(first));
+            while let Some(Announced { rows: more, at }) = next {
+                if at.elapsed() < STALE_AFTER {
+                    rows.extend(more);
+                }
+                next = if rows.len() < WINDOW { announced.try_recv().ok() } else { None };
             }
             // With the broker away the sweep takes them once it is back.
-            if self.publisher.is_connected() {
+            if self.publisher.is_connected() && !rows.is_empty() {
                 self.start(rows, place);
             }
         }
@@ -183,15 +216,9 @@ impl Line {
         settle(&self.pool, &[], &sent.refused, &sent.unconfirmed).await;
     }
 
-    /// Publishes what no process has published in time, at most [`SWEEP_EVERY`] late.
-    async fn sweep(&self, topics: &[Topic], stop: &CancellationToken) {
-        let mut tick = tokio::time::interval(SWEEP_EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = tick.tick() => {}
-                () = stop.cancelled() => return,
-            }
+    /// Publishes what no process has published in time, whenever there is something, until `stop`.
+    async fn sweep(&self, topics: &[Topic], mut due: watch::Receiver<()>, stop: &CancellationToken) {
+        while let Some(Ok(())) = stop.run_until_cancelled(due.changed()).await {
             while self.publisher.is_connected() && !stop.is_cancelled() {
                 match sweep_once(&self.pool, &self.publisher, topics).await {
                     Ok(0) => break,

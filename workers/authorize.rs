@@ -32,7 +32,7 @@ use crate::{
 
 /// Batches claimed at once: while they are, the next one grows. Slow calls hold up none: they are bounded by the prefetch
 /// alone.
-const CLAIMS_AT_ONCE: usize = 2;
+const CLAIMS_AT_ONCE: usize = 1;
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// The worker.

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Batches claimed at once: while they are, the next one grows. Calls are bounded by the prefetch alone.
-const CLAIMS_AT_ONCE: usize = 2;
+const CLAIMS_AT_ONCE: usize = 1;
 
 /// The worker.
 pub struct Capture {

@@ -9,8 +9,8 @@ use crate::{
     worker::{Context, Worker, chain, run as run_worker},
 };
 
-/// Batches recorded at once: while one commits, the next one is read.
-const CONCURRENCY: usize = 2;
+/// Batches recorded at once: while one is, the next one grows.
+const CONCURRENCY: usize = 1;
 
 /// The worker.
 pub struct Record {

@@ -1,10 +1,11 @@
 //! Accepts that arrive together share one transaction; one that comes alone waits for nobody.
 //!
-//! A few tasks take from one bounded queue whatever is in it right now. While they are busy the queue grows, and so does
-//! the next batch: the batch size follows the load by itself. A request in the queue proceeds although its client may
-//! have gone.
+//! A task takes from a bounded queue whatever is in it right now. While its batch is written the queue grows, and so does
+//! the next batch: the batch size follows the load by itself. A batch that takes long (somebody holds one of its bills)
+//! holds up only itself: another task goes on meanwhile. A request in the queue proceeds although its client may have
+//! gone.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use sqlx::PgPool;
 use tokio::{
@@ -27,8 +28,10 @@ use crate::{
 
 /// Members of one transaction at most.
 const MAX_BATCH: usize = 200;
-/// Transactions at the same time.
-const TASKS: usize = 2;
+/// Batches at the same time.
+const TASKS: usize = 4;
+/// So long the next batch waits for the one before it.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// A client is answered within this, whatever happens.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -104,18 +107,20 @@ impl Worker {
     async fn run(&self, queue: &Mutex<mpsc::Receiver<Waiting>>, stop: &CancellationToken) {
         loop {
             let mut batch = Vec::new();
-            {
-                let mut queue = queue.lock().await;
-                tokio::select! {
-                    biased;
-                    _ = queue.recv_many(&mut batch, MAX_BATCH) => {}
-                    () = stop.cancelled() => {}
-                }
+            let mut turn = queue.lock().await;
+            tokio::select! {
+                biased;
+                _ = turn.recv_many(&mut batch, MAX_BATCH) => {}
+                () = stop.cancelled() => {}
             }
             if batch.is_empty() {
                 return;
             }
-            self.accept(batch).await;
+            let mut accepting = pin!(self.accept(batch));
+            if tokio::time::timeout(PATIENCE, &mut accepting).await.is_err() {
+                drop(turn);
+                accepting.await;
+            }
         }
     }
 

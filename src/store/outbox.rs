@@ -39,6 +39,12 @@ pub async fn insert(transaction: &mut PgConnection, rows: &[OutboxRow]) -> Resul
     Ok(())
 }
 
+/// Whether any row is due: one cheap look for all that sweep.
+pub async fn any_due(pool: &PgPool) -> Result<bool, StoreError> {
+    let due = sqlx::query_scalar("SELECT EXISTS (SELECT FROM outbox WHERE publish_after <= now())");
+    Ok(due.fetch_one(pool).await?)
+}
+
 /// Takes rows that are due, oldest first, and leases them for `lease`: no other sweep sees them meanwhile.
 ///
 /// The lease, rather than a lock held while publishing, keeps the transaction short whatever the broker does.

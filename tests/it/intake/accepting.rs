@@ -36,7 +36,7 @@ async fn an_accepted_payment_is_kept_with_its_card_and_its_message() {
     assert_eq!(app.stored().await, [1; 5]);
 
     let announced = app.announced.lock().await.recv().await.unwrap();
-    let [row] = &announced[..] else { panic!("one message") };
+    let [row] = &announced.rows[..] else { panic!("one message") };
     let event: Event<PaymentRequested> = Event::read(Topic::PaymentRequested, &row.body).unwrap();
     assert_eq!((event.id, event.source.as_str()), (row.id, "/tolom/intake"));
     assert_eq!((event.data.payment.to_string().as_str(), event.subject.as_deref()), (id, Some(id)));

@@ -19,12 +19,11 @@ use tolom::{
     intake::{Intake, PROBLEM_BASE},
     live::LiveFeed,
     payment::{Currency, Money, card::CardInput},
-    relay,
+    relay::{self, Announced},
     sealing::{self, KeyDir, Kid},
     store::{
         bills::{self, BillTerms},
         clients::{self, Client, ClientKind},
-        outbox::OutboxRow,
     },
     supervision::Supervisor,
 };
@@ -45,7 +44,7 @@ pub(crate) struct App {
     pub(crate) keys: KeyDir,
     /// The token of the agency `passports`.
     pub(crate) agency: String,
-    pub(crate) announced: Mutex<mpsc::Receiver<Vec<OutboxRow>>>,
+    pub(crate) announced: Mutex<mpsc::Receiver<Announced>>,
     address: SocketAddr,
     keys_path: std::path::PathBuf,
     shutdown: CancellationToken,

@@ -11,7 +11,7 @@ use tolom::{
     broker::{Broker, Detached, Publisher},
     clock::Clock,
     config::Config,
-    relay::{self, Relay},
+    relay::{self, Announced, Relay},
     sealing::{FingerprintKey, KeyDir},
     store::outbox::OutboxRow,
     worker::Context,
@@ -41,7 +41,7 @@ pub(super) struct Process {
     pub(super) authorize: Arc<Authorize>,
     pub(super) record: Arc<Record>,
     pub(super) capture: Arc<Capture>,
-    announced: mpsc::Receiver<Vec<OutboxRow>>,
+    announced: mpsc::Receiver<Announced>,
     pub(super) published: Detached,
     /// Announced rows that the relay has not begun to publish.
     pub(super) held: Vec<OutboxRow>,
@@ -95,7 +95,7 @@ impl Process {
 
     /// Takes up what has been announced since.
     pub(super) fn listen(&mut self) {
-        while let Ok(rows) = self.announced.try_recv() {
+        while let Ok(Announced { rows, .. }) = self.announced.try_recv() {
             self.held.extend(rows);
         }
     }
