@@ -97,7 +97,8 @@ const LIMITS: [(&str, &str); 6] = [
 /// The pipeline finds every row by a key, so plans must follow the indexes however small a table is or was when they were
 /// made: a plan is kept for the life of its session, and statistics are a minute late, or about an empty table. Rows that
 /// are to be locked in order are joined to their keys, for with an `ORDER BY` next to `= ANY` PostgreSQL may walk a whole
-/// index in order; and what lives for seconds is found in memory.
+/// index in order; and what lives for seconds is found in memory. Then one plan serves every batch: a batch of one would
+/// look cheaper than the plan for any, and be planned anew every time.
 const BY_KEY: [(&str, &str); 4] =
     [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("random_page_cost", "0.1")];
 

@@ -129,10 +129,11 @@ async fn write(
     let reversals: Vec<Uuid> =
         changes.iter().filter(|change| change.decision.reverse).map(|change| change.known.payment).collect();
     open_reversals(transaction, &reversals, now).await?;
-    postings(transaction, changes).await?;
     paid(transaction, changes).await?;
     let mut announce: Vec<OutboxRow> = changes.iter().filter_map(|change| change.message(now)).collect();
-    settlement_entries(transaction, changes, now, &mut announce).await?;
+    let entries = settlement_entries(changes, now);
+    announce.extend(entries.iter().map(|(_, message)| message.clone()));
+    postings(transaction, changes, &entries).await?;
     outbox::insert(transaction, &announce).await?;
     Ok(announce)
 }
@@ -214,16 +215,31 @@ fn all_postings<'a>(changes: &'a [Change<'_>]) -> impl Iterator<Item = (&'a Chan
     })
 }
 
-async fn postings(transaction: &mut PgConnection, changes: &[Change<'_>]) -> Result<(), StoreError> {
+/// Writes the postings, and of those that move money what finance is told.
+async fn postings(
+    transaction: &mut PgConnection,
+    changes: &[Change<'_>],
+    entries: &[(usize, OutboxRow)],
+) -> Result<(), StoreError> {
     let rows: Vec<_> = all_postings(changes).collect();
     if rows.is_empty() {
         return Ok(());
     }
+    let mut told = vec![None; rows.len()];
+    for (place, message) in entries {
+        told[*place] = Some(message.id);
+    }
     sqlx::query(
-        "INSERT INTO posting (operation_id, kind, payment_id, debit_account, credit_account, amount_minor, currency,
-                              at, day)
-         SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::text[],
-                              $8::timestamptz[], $9::date[])",
+        "WITH n AS MATERIALIZED (
+             SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::text[],
+                                  $8::timestamptz[], $9::date[], $10::uuid[])
+                  AS n(operation_id, kind, payment_id, debit, credit, amount, currency, at, day, entry)),
+         posted AS (
+             INSERT INTO posting (operation_id, kind, payment_id, debit_account, credit_account, amount_minor, currency,
+                                  at, day)
+             SELECT operation_id, kind, payment_id, debit, credit, amount, currency, at, day FROM n)
+         INSERT INTO settlement_entry (id, operation_id, kind, payment_id, amount_minor, currency, day)
+         SELECT entry, operation_id, kind, payment_id, amount, currency, day FROM n WHERE entry IS NOT NULL",
     )
     .bind(rows.iter().map(|(change, ..)| change.known.operation).collect::<Vec<_>>())
     .bind(rows.iter().map(|(_, posting, _)| posting.kind.as_str()).collect::<Vec<_>>())
@@ -234,6 +250,7 @@ async fn postings(transaction: &mut PgConnection, changes: &[Change<'_>]) -> Res
     .bind(rows.iter().map(|(_, posting, _)| posting.amount.currency.to_string()).collect::<Vec<_>>())
     .bind(rows.iter().map(|(.., at)| *at).collect::<Vec<_>>())
     .bind(rows.iter().map(|(.., at)| clock::bishkek_day(*at)).collect::<Vec<_>>())
+    .bind(told)
     .execute(transaction)
     .await?;
     Ok(())
@@ -247,18 +264,16 @@ async fn paid(transaction: &mut PgConnection, changes: &mut [Change<'_>]) -> Res
     if payments.is_empty() {
         return Ok(());
     }
-    sqlx::query(
-        "UPDATE bill b SET status = 'paid', paid_by = p.id, paid_at = now(), updated_at = now()
-         FROM payment p WHERE p.id = ANY($1) AND b.code = p.bill_code AND b.status = 'open'",
+    let rows = sqlx::query(
+        "WITH paid AS (
+             UPDATE bill b SET status = 'paid', paid_by = p.id, paid_at = now(), updated_at = now()
+             FROM unnest($1::uuid[]) AS n (id) JOIN payment p ON p.id = n.id
+             WHERE b.code = p.bill_code AND b.status = 'open')
+         INSERT INTO receipt (payment_id) SELECT * FROM unnest($1::uuid[]) RETURNING payment_id, number",
     )
     .bind(&payments)
-    .execute(&mut *transaction)
+    .fetch_all(transaction)
     .await?;
-    let rows =
-        sqlx::query("INSERT INTO receipt (payment_id) SELECT * FROM unnest($1::uuid[]) RETURNING payment_id, number")
-            .bind(&payments)
-            .fetch_all(transaction)
-            .await?;
     let mut numbers: HashMap<Uuid, String> = HashMap::with_capacity(rows.len());
     for row in rows {
         numbers.insert(row.try_get("payment_id")?, row.try_get("number")?);
@@ -269,35 +284,13 @@ async fn paid(transaction: &mut PgConnection, changes: &mut [Change<'_>]) -> Res
     Ok(())
 }
 
-/// What finance receives: one entry for each movement of money.
-async fn settlement_entries(
-    transaction: &mut PgConnection,
-    changes: &[Change<'_>],
-    now: OffsetDateTime,
-    announce: &mut Vec<OutboxRow>,
-) -> Result<(), StoreError> {
-    let moved: Vec<_> = all_postings(changes).filter(|(_, posting, _)| posting.kind.moves_money()).collect();
-    if moved.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<Uuid> = moved.iter().map(|_| clock::new_id()).collect();
-    for (id, (change, posting, at)) in ids.iter().zip(&moved) {
-        announce.push(settlement_entry(*id, change, posting, *at, now));
-    }
-    sqlx::query(
-        "INSERT INTO settlement_entry (id, operation_id, kind, payment_id, amount_minor, currency, day)
-         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::date[])",
-    )
-    .bind(&ids)
-    .bind(moved.iter().map(|(change, ..)| change.known.operation).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(_, posting, _)| posting.kind.as_str()).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(change, ..)| change.known.payment).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(_, posting, _)| posting.amount.value).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(_, posting, _)| posting.amount.currency.to_string()).collect::<Vec<_>>())
-    .bind(moved.iter().map(|(.., at)| clock::bishkek_day(*at)).collect::<Vec<_>>())
-    .execute(transaction)
-    .await?;
-    Ok(())
+/// What finance receives: one entry for each movement of money, with its posting's place among all.
+fn settlement_entries(changes: &[Change<'_>], now: OffsetDateTime) -> Vec<(usize, OutboxRow)> {
+    all_postings(changes)
+        .enumerate()
+        .filter(|(_, (_, posting, _))| posting.kind.moves_money())
+        .map(|(place, (change, posting, at))| (place, settlement_entry(clock::new_id(), change, posting, at, now)))
+        .collect()
 }
 
 fn settlement_entry(

@@ -68,24 +68,63 @@ impl StatusWrite {
 
 /// Writes statuses and journal. All or nothing: a guard that does not hold is an error, for the caller held the lock.
 pub async fn write(transaction: &mut PgConnection, writes: &[StatusWrite]) -> Result<(), StoreError> {
-    let changed: Vec<&StatusWrite> = writes.iter().filter(|write| write.to() != write.from).collect();
-    if !changed.is_empty() {
-        let written = update(transaction, &changed).await?;
-        if written != changed.len() as u64 {
-            let problem = format!("{} of {} guarded status writes held", written, changed.len());
-            return Err(StoreError::Unreadable(problem));
-        }
+    if writes.is_empty() {
+        return Ok(());
     }
-    journal(transaction, writes).await
+    let changed: Vec<&StatusWrite> = writes.iter().filter(|write| write.to() != write.from).collect();
+    let written = update(transaction, &changed, &Journal::of(writes)).await?;
+    if written == changed.len() as u64 {
+        return Ok(());
+    }
+    Err(StoreError::Unreadable(format!("{written} of {} guarded status writes held", changed.len())))
 }
 
-async fn update(transaction: &mut PgConnection, writes: &[&StatusWrite]) -> Result<u64, StoreError> {
+/// Journal rows as arrays, for `unnest`.
+#[derive(Default)]
+struct Journal<'a> {
+    payments: Vec<Uuid>,
+    versions: Vec<i32>,
+    events: Vec<&'static str>,
+    from: Vec<&'static str>,
+    to: Vec<&'static str>,
+    operations: Vec<Option<Uuid>>,
+    actors: Vec<&'a str>,
+    details: Vec<Option<&'a str>>,
+}
+
+impl<'a> Journal<'a> {
+    fn of(writes: &'a [StatusWrite]) -> Self {
+        let mut rows = Self::default();
+        for write in writes {
+            let mut before = write.from;
+            for (event, after) in &write.steps {
+                rows.payments.push(write.payment);
+                rows.versions.push(write.version_after());
+                rows.events.push(event.as_str());
+                rows.from.push(before.as_str());
+                rows.to.push(after.as_str());
+                rows.operations.push(write.operation);
+                rows.actors.push(write.actor.as_str());
+                rows.details.push(write.detail.as_deref());
+                before = *after;
+            }
+        }
+        rows
+    }
+}
+
+/// Both in one statement; returns how many statuses were written.
+async fn update(
+    transaction: &mut PgConnection,
+    writes: &[&StatusWrite],
+    journal: &Journal<'_>,
+) -> Result<u64, StoreError> {
     fn column<'a, T>(writes: &[&'a StatusWrite], value: impl Fn(&'a StatusWrite) -> T) -> Vec<T> {
         writes.iter().map(|write| value(write)).collect()
     }
     let card = |write: &StatusWrite| write.learnt.card.clone();
-    let done = sqlx::query(
-        "UPDATE payment p SET
+    let written: i64 = sqlx::query_scalar(
+        "WITH written AS (UPDATE payment p SET
              status = n.status, previous_status = n.previous, version = p.version + 1, updated_at = now(),
              card_number_masked = coalesce(n.card_number, p.card_number_masked),
              card_brand = coalesce(n.card_brand, p.card_brand),
@@ -100,7 +139,12 @@ async fn update(transaction: &mut PgConnection, writes: &[&StatusWrite]) -> Resu
                      $9::text[], $10::text[], $11::text[], $12::jsonb[], $13::timestamptz[])
               AS n(id, from_status, version, status, previous, card_number, card_brand, authorization_code, rrn,
                    decline_reason, note, challenge, challenge_until)
-         WHERE p.id = n.id AND p.status = n.from_status AND p.version = n.version",
+         WHERE p.id = n.id AND p.status = n.from_status AND p.version = n.version RETURNING 1),
+         noted AS (
+             INSERT INTO journal (payment_id, version, event, from_status, to_status, operation_id, actor, detail)
+             SELECT * FROM unnest($14::uuid[], $15::int[], $16::text[], $17::text[], $18::text[], $19::uuid[],
+                                  $20::text[], $21::text[]))
+         SELECT count(*) FROM written",
     )
     .bind(column(writes, |write| write.payment))
     .bind(column(writes, |write| write.from.as_str()))
@@ -115,46 +159,15 @@ async fn update(transaction: &mut PgConnection, writes: &[&StatusWrite]) -> Resu
     .bind(column(writes, |write| write.detail.as_deref()))
     .bind(column(writes, |write| write.learnt.challenge.as_ref().map(|challenge| serde_json::json!(challenge))))
     .bind(column(writes, |write| write.learnt.challenge.as_ref().map(|challenge| challenge.expires_at)))
-    .execute(transaction)
+    .bind(&journal.payments)
+    .bind(&journal.versions)
+    .bind(&journal.events)
+    .bind(&journal.from)
+    .bind(&journal.to)
+    .bind(&journal.operations)
+    .bind(&journal.actors)
+    .bind(&journal.details)
+    .fetch_one(transaction)
     .await?;
-    Ok(done.rows_affected())
-}
-
-async fn journal(transaction: &mut PgConnection, writes: &[StatusWrite]) -> Result<(), StoreError> {
-    let (mut payments, mut versions, mut events) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut from, mut to, mut operations) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut actors, mut details) = (Vec::new(), Vec::new());
-    for write in writes {
-        let mut before = write.from;
-        for (event, after) in &write.steps {
-            payments.push(write.payment);
-            versions.push(write.version_after());
-            events.push(event.as_str());
-            from.push(before.as_str());
-            to.push(after.as_str());
-            operations.push(write.operation);
-            actors.push(write.actor.as_str());
-            details.push(write.detail.as_deref());
-            before = *after;
-        }
-    }
-    if payments.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "INSERT INTO journal (payment_id, version, event, from_status, to_status, operation_id, actor, detail)
-         SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::text[],
-                              $8::text[])",
-    )
-    .bind(payments)
-    .bind(versions)
-    .bind(events)
-    .bind(from)
-    .bind(to)
-    .bind(operations)
-    .bind(actors)
-    .bind(details)
-    .execute(transaction)
-    .await?;
-    Ok(())
+    Ok(written.unsigned_abs())
 }
