@@ -4,7 +4,7 @@ use std::{os::unix::process::CommandExt as _, process::ExitCode};
 
 /// Small blocks by the thousand, from all threads: the system's allocator takes a quarter of a loaded worker's time.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Stack of every thread that does not ask for another, in bytes.
 const STACK: &str = "RUST_MIN_STACK";

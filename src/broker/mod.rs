@@ -26,7 +26,10 @@ pub use depths::{Depths, peek, peek_dead_letters};
 pub use entries::Entries;
 pub use history::History;
 pub use lane::Lane;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{
+    Connection, ConnectionProperties,
+    protocol::{AMQPErrorKind, AMQPHardError},
+};
 pub use message::{Fate, Message, Parcel, Verdict, Watch, read_parcel};
 pub use names::{Names, Queue, UNREADABLE};
 pub use publisher::{Detached, Exchange, Link, Outgoing, PublishError, Publisher, Unanswered};
@@ -37,6 +40,9 @@ pub use watchdog::Complaint;
 
 use crate::{config, supervision::Supervisor};
 
+/// Bytes of a frame. The client library sets 64 of them aside for each connection. What a message's headers hold must fit
+/// into one: ours take at most 35 KiB (16 reasons of 500 characters), and a message with more is set aside by the broker.
+const LARGEST_FRAME: u32 = 48 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The header that counts attempts. Ours, because RabbitMQ's own counters change between versions.
@@ -70,7 +76,12 @@ impl BrokerError {
 
     /// Whether the broker sent what the client library cannot read: the connection cannot go on, whoever is to blame.
     fn is_unreadable(&self) -> bool {
-        matches!(self, Self::Amqp(error) if matches!(error.kind(), lapin::ErrorKind::ParsingError(_)))
+        let too_large = AMQPErrorKind::Hard(AMQPHardError::FRAMEERROR);
+        matches!(self, Self::Amqp(error) if match error.kind() {
+            lapin::ErrorKind::ParsingError(_) => true,
+            lapin::ErrorKind::ProtocolError(error) => *error.kind() == too_large,
+            _ => false,
+        })
     }
 
     /// The word for metrics.
@@ -118,9 +129,12 @@ impl Broker {
     /// A new connection, named after its purpose in the broker's own tools.
     pub async fn connect(&self, purpose: &str) -> Result<Connection, BrokerError> {
         let url = self.settings.url.expose();
+        let with = |url: String, name: &str, value: u32| {
+            let separator = if url.contains('?') { '&' } else { '?' };
+            if url.contains(name) { url } else { format!("{url}{separator}{name}{value}") }
+        };
         // A peer that is gone without a word is noticed within two heartbeats.
-        let separator = if url.contains('?') { '&' } else { '?' };
-        let url = if url.contains("heartbeat=") { url.to_owned() } else { format!("{url}{separator}heartbeat=10") };
+        let url = with(with(url.to_owned(), "heartbeat=", 10), "frame_max=", LARGEST_FRAME);
         let properties = ConnectionProperties::default().with_connection_name(format!("tolom {purpose}").into());
         tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect(&url, properties))
             .await

@@ -23,8 +23,6 @@ use url::Url;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Servers hang up after 5 minutes (RFC 5321, section 4.5.3.2.7), some much sooner.
 const KEEP_IDLE: Duration = Duration::from_secs(30);
-/// A connection that answered so lately is taken at its word: a probe is a round trip for each message.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// A kept connection that does not answer within this is given up.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -97,11 +95,9 @@ impl Connections {
     /// An open connection: a kept one that still answers, or a new one.
     pub(super) async fn take(&self) -> Result<AsyncSmtpConnection, NoConnection> {
         while let Some((mut connection, since)) = self.pop() {
-            let idle = since.elapsed();
-            let answers = idle < TRUSTED_IDLE
-                || (idle < KEEP_IDLE
-                    && tokio::time::timeout(PROBE_TIMEOUT, connection.test_connected()).await == Ok(true));
-            if answers {
+            let fresh = since.elapsed() < KEEP_IDLE;
+            let probe = async { tokio::time::timeout(PROBE_TIMEOUT, connection.test_connected()).await };
+            if fresh && probe.await == Ok(true) {
                 return Ok(connection);
             }
         }

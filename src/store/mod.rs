@@ -99,8 +99,15 @@ const LIMITS: [(&str, &str); 6] = [
 /// are to be locked in order are joined to their keys, for with an `ORDER BY` next to `= ANY` PostgreSQL may walk a whole
 /// index in order; and what lives for seconds is found in memory. Then one plan serves every batch: a batch of one would
 /// look cheaper than the plan for any, and be planned anew every time.
-const BY_KEY: [(&str, &str); 4] =
-    [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("random_page_cost", "0.1")];
+const BY_KEY: [(&str, &str); 6] = [
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("random_page_cost", "0.1"),
+    ("plan_cache_mode", "force_generic_plan"),
+    // What is switched off counts as dear, and dear plans are compiled.
+    ("jit", "off"),
+];
 
 /// Opens a pool for the pipeline. Connections are made when they are needed, so that a role starts while the database is
 /// away.

@@ -112,6 +112,23 @@ pub const QUESTIONS: &[Question] = &[
             WHERE o.kind = 'reverse' AND o.outcome IS DISTINCT FROM 'approved' AND o.created_at <= $1
               AND p.status IN ('declined', 'failed', 'reversed') LIMIT $2",
     },
+    // What no foreign key says.
+    Question {
+        rule: 5,
+        checked: "SELECT count(*) AS checked FROM journal WHERE at <= $1",
+        offending: "SELECT 'journal row ' || j.id || ' is of no payment' FROM journal j
+            WHERE j.at <= $1 AND NOT EXISTS (SELECT FROM payment p WHERE p.id = j.payment_id) LIMIT $2",
+    },
+    Question {
+        rule: 6,
+        checked: "SELECT count(*) AS checked FROM posting WHERE $1::timestamptz IS NOT NULL",
+        offending: "SELECT s.operation_id::text || ': its ' || s.kind || ' names another payment than its operation'
+            FROM (SELECT operation_id, kind, payment_id FROM posting
+                  UNION ALL SELECT operation_id, kind, payment_id FROM settlement_entry) s
+            WHERE $1::timestamptz IS NOT NULL
+              AND NOT EXISTS (SELECT FROM operation o WHERE o.id = s.operation_id AND o.payment_id = s.payment_id)
+            LIMIT $2",
+    },
     Question {
         rule: 6,
         checked: "SELECT count(*) AS checked FROM posting WHERE $1::timestamptz IS NOT NULL",
@@ -146,18 +163,19 @@ pub const QUESTIONS: &[Question] = &[
             WHERE p.status IN ('captured', 'settled') AND NOT EXISTS (SELECT FROM receipt r WHERE r.payment_id = p.id)
               AND $1::timestamptz IS NOT NULL LIMIT $2",
     },
-    // 13 to 19 digits in a row, in whatever may hold foreign text; the caller keeps what Luhn accepts.
+    // 13 to 19 digits standing alone, in whatever may hold foreign text; the caller keeps what Luhn accepts. Digits next to
+    // letters are part of a random name: of some thousand hexadecimal ones, one looks like a card's number.
     Question {
         rule: 7,
         checked: "SELECT (SELECT count(*) FROM journal) + (SELECT count(*) FROM operation)
                          + (SELECT count(*) FROM payment) AS checked WHERE $1::timestamptz IS NOT NULL",
         offending: "SELECT payment || ': ' || place || ' holds ' || digits FROM (
-                SELECT payment_id::text AS payment, 'journal' AS place, (regexp_matches(detail, '[0-9]{13,19}', 'g'))[1] AS digits
+                SELECT payment_id::text AS payment, 'journal' AS place, (regexp_matches(detail, '(?<![0-9A-Za-z])[0-9]{13,19}(?![0-9A-Za-z])', 'g'))[1] AS digits
                 FROM journal UNION ALL
-                SELECT payment_id::text, 'operation', (regexp_matches(detail::text, '[0-9]{13,19}', 'g'))[1]
+                SELECT payment_id::text, 'operation', (regexp_matches(detail::text, '(?<![0-9A-Za-z])[0-9]{13,19}(?![0-9A-Za-z])', 'g'))[1]
                 FROM operation UNION ALL
                 SELECT id::text, 'payment', (regexp_matches(concat_ws(' ', note, card_number_masked,
-                           challenge::text, challenge_response::text), '[0-9]{13,19}', 'g'))[1]
+                           challenge::text, challenge_response::text), '(?<![0-9A-Za-z])[0-9]{13,19}(?![0-9A-Za-z])', 'g'))[1]
                 FROM payment) found WHERE $1::timestamptz IS NOT NULL LIMIT $2",
     },
     Question {

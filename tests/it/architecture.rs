@@ -84,7 +84,7 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("backoff", &["acquirer"]),
     ("p256", &["sealing", "payer"]),
     ("aws_lc_rs", &["sealing"]),
-    ("mimalloc", &["main"]),
+    ("tikv_jemallocator", &["main"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

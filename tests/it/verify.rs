@@ -57,3 +57,22 @@ async fn a_queue_that_is_missing_is_named() {
     assert!(!broken.ok && broken.offending.iter().any(|text| text.contains(&tier)), "{broken:?}");
     world.finish_without_acquirer().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_hang_on_nothing_are_named() {
+    let world = World::start().await;
+    let (_, status) = world.pay_to_the_end(&world.bill("1100009001").await, "4111111111111111").await;
+    assert_eq!(status, "captured");
+    world.mail.wait_for_count(1).await;
+    assert!(finding(&world, 5).await.ok && finding(&world, 6).await.ok);
+    for orphan in [
+        "INSERT INTO journal (payment_id, version, event, to_status, actor) VALUES ($1, 1, 'accepted', 'accepted', 'test')",
+        "UPDATE settlement_entry SET payment_id = $1",
+    ] {
+        sqlx::query(orphan).bind(Uuid::nil()).execute(&world.pool).await.unwrap();
+    }
+    let (journal, books) = (finding(&world, 5).await, finding(&world, 6).await);
+    assert!(journal.offending.iter().any(|text| text.ends_with("is of no payment")), "{journal:?}");
+    assert!(books.offending.iter().any(|text| text.contains("names another payment")), "{books:?}");
+    world.finish_without_acquirer().await;
+}

@@ -31,13 +31,14 @@ async fn a_message_that_cannot_be_read_is_set_aside_and_its_neighbours_go_their_
     let mut payments = pay(&bills[..10]).await;
     raw_amqp::publish(&url, &authorize, NOT_UTF8, b"", b"{}").await;
     raw_amqp::publish(&url, &capture, NOT_UTF8, b"", b"{}").await;
+    raw_amqp::publish(&url, &capture, b"large", &large(), b"{}").await;
     payments.extend(pay(&bills[10..]).await);
     world.run(tolom::workers::ALL.to_vec()).await;
     for payment in &payments {
         assert_eq!(world.end_of(*payment).await, "captured");
     }
     let depths = Depths::open(&world.broker).await.unwrap();
-    wait_for(async || (depths.unreadable().await.unwrap() == 2).then_some(())).await;
+    wait_for(async || (depths.unreadable().await.unwrap() == 3).then_some(())).await;
     // The letter that comes after them is parked as ever.
     let id = Uuid::new_v4().to_string();
     super::publish(&world.broker, vec![super::to_queue(&world.broker, Queue::Authorize, &id, b"junk")]).await;
@@ -45,10 +46,17 @@ async fn a_message_that_cannot_be_read_is_set_aside_and_its_neighbours_go_their_
     world.finish().await;
 }
 
+/// More than a frame of ours holds: `{"a": "xxx..."}`.
+fn large() -> Vec<u8> {
+    let text = vec![b'x'; 100_000];
+    let value = [b"\x01aS".as_slice(), &u32::try_from(text.len()).unwrap().to_be_bytes(), &text].concat();
+    [u32::try_from(value.len()).unwrap().to_be_bytes().as_slice(), &value].concat()
+}
+
 /// Tables within tables, as many as fit into one frame: `{"a": {"a": ...}}`.
 fn nested() -> Vec<u8> {
     const LEVEL: usize = 7;
-    let levels = (131_072 - 200) / LEVEL;
+    let levels = (48 * 1024 - 200) / LEVEL;
     let mut table = Vec::with_capacity(levels * LEVEL);
     for level in (0..levels).rev() {
         table.extend(u32::try_from(level * LEVEL).unwrap().to_be_bytes());

@@ -105,7 +105,8 @@ async fn refund(world: &World, payment: uuid::Uuid, amount: i64) {
         "WITH sent AS (
              INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer, amount_minor,
                  currency, outcome, next_attempt_at)
-             VALUES (gen_random_uuid(), $1, 'refund', gen_random_uuid(), 'r', 'simulator', $2, 'KGS', 'approved', now())
+             SELECT id, $1, 'refund', replace(id::text, '-', ''), 'r', 'simulator', $2, 'KGS', 'approved', now()
+             FROM (SELECT gen_random_uuid() AS id) n
              RETURNING id)
          INSERT INTO posting (operation_id, kind, payment_id, debit_account, credit_account, amount_minor, currency, at, day)
          SELECT id, 'refund', $1, 'a', 'b', $2, 'KGS', now(), current_date FROM sent",
