@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::{
     acquirer::books as theirs,
     broker::{BrokerError, Depths, UNREADABLE},
     store::{
-        self, StoreError,
+        StoreError,
         books::{Conservation, Figures, conservation, figures},
         limits,
     },
@@ -26,12 +25,7 @@ const REST_AFTER_ADDING_UP: u32 = 100;
 pub(super) async fn keep(context: Context) -> anyhow::Result<()> {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut looks = Looks {
-        reports: store::connect_for_reports(&context.config.database)?,
-        context,
-        depths: None,
-        next: Instant::now(),
-    };
+    let mut looks = Looks { context, depths: None, next: Instant::now() };
     let stop = looks.context.stop.clone();
     loop {
         tokio::select! {
@@ -45,8 +39,6 @@ pub(super) async fn keep(context: Context) -> anyhow::Result<()> {
 
 struct Looks {
     context: Context,
-    /// For looks at whole tables.
-    reports: PgPool,
     /// The connection to the broker that its depths are read by.
     depths: Option<Depths>,
     /// When the books are to be added up next.
@@ -83,7 +75,7 @@ impl Looks {
         if began < self.next {
             return;
         }
-        match within(conservation(&self.reports)).await {
+        match within(conservation(&self.context.pool)).await {
             Ok(ours) => {
                 // What is on its way is in one book and not yet in the other: they are held together when all is quiet.
                 let theirs = match figures.open_operations {

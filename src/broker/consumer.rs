@@ -4,7 +4,13 @@
 //! without a word (a panic) sends its messages to a retry tier; a message that has failed before travels alone, so a
 //! poisonous one cannot take its neighbours with it.
 
-use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use futures::{FutureExt, StreamExt};
 use lapin::{
@@ -31,6 +37,8 @@ use super::{
 
 /// Longer than any batch that is well, calls to the acquirer included.
 const LONGEST_BATCH: Duration = Duration::from_secs(120);
+/// So long the next batch waits for the one before it.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// A consumer that has lived as long was well: the next rebuild begins without a wait.
 const WAS_WELL: Duration = Duration::from_secs(10);
 const CONSUMER_TAG: &str = "tolom";
@@ -43,9 +51,32 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// One of the places of [`Reading::concurrency`]. A handler that drops it early, because what is left to do needs no
-/// place, lets the next batch grow meanwhile instead of being cut small.
+/// place, lets the next batch grow meanwhile instead of being cut small. It is taken away after [`PATIENCE`]: a batch that
+/// waits for somebody's lock holds up only itself.
 #[derive(Debug, Clone, Default)]
-pub struct Turn(#[expect(dead_code, reason = "held, and given back when dropped")] Option<Arc<OwnedSemaphorePermit>>);
+pub struct Turn(
+    #[expect(dead_code, reason = "held, and given back when the last clone is dropped")] Option<Arc<Place>>,
+);
+
+#[derive(Debug)]
+struct Place(Mutex<Option<OwnedSemaphorePermit>>);
+
+impl Turn {
+    fn new(permit: OwnedSemaphorePermit) -> (Self, Weak<Place>) {
+        let place = Arc::new(Place(Mutex::new(Some(permit))));
+        let watch = Arc::downgrade(&place);
+        (Self(Some(place)), watch)
+    }
+}
+
+/// Gives a place back that is still held after [`PATIENCE`]; never ends.
+async fn take_away(place: Weak<Place>) {
+    tokio::time::sleep(PATIENCE).await;
+    if let Some(place) = place.upgrade() {
+        drop(place.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+    std::future::pending().await
+}
 
 /// How a queue is read.
 #[derive(Debug, Clone, Copy)]
@@ -293,11 +324,17 @@ impl Session {
         let (handler, cut) = (Arc::clone(handler), self.cut.clone());
         let supervisor = self.returns.broker.supervisor().clone();
         let queue = self.source.name();
-        let turn = Turn(Some(Arc::new(place)));
+        let (turn, held) = Turn::new(place);
         self.batches.spawn(async move {
             let started = Instant::now();
             // After a panic its messages are retried one by one.
-            cut.run_until_cancelled(supervisor.attempt(queue, handler.handle(batch, turn))).await;
+            cut.run_until_cancelled(async {
+                tokio::select! {
+                    _ = supervisor.attempt(queue, handler.handle(batch, turn)) => {}
+                    () = take_away(held) => {}
+                }
+            })
+            .await;
             let seconds = started.elapsed().as_secs_f64();
             metrics::histogram!("tolom_worker_duration_seconds", "queue" => queue).record(seconds);
         });

@@ -138,9 +138,8 @@ struct Session {
 }
 
 impl Session {
-    /// What people ask is rare, and about whole tables.
     fn pool(&self) -> Result<sqlx::PgPool, crate::store::StoreError> {
-        crate::store::connect_for_reports(&self.config.database)
+        crate::store::connect(&self.config.database)
     }
 
     /// Prints a value as JSON, or as the text for people.

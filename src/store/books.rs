@@ -2,7 +2,7 @@
 
 use sqlx::{PgPool, Row};
 
-use super::StoreError;
+use super::{StoreError, report};
 
 /// A look at the books.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -52,13 +52,14 @@ pub async fn figures(pool: &PgPool) -> Result<Figures, StoreError> {
     })
 }
 
-/// Adds up the whole books: for a pool of reports, and not too often.
+/// Adds up the whole books: not too often.
 pub async fn conservation(pool: &PgPool) -> Result<Conservation, StoreError> {
+    let mut report = report(pool).await?;
     let bills_paid_twice = sqlx::query_scalar(
         "SELECT count(*) FROM (SELECT FROM payment WHERE status IN ('captured', 'settled')
                                GROUP BY bill_code HAVING count(*) > 1) twice",
     )
-    .fetch_one(pool)
+    .fetch_one(&mut *report)
     .await?;
     let captured = sqlx::query(
         "SELECT currency, sum(books)::bigint AS books, sum(entries)::bigint AS entries FROM (
@@ -69,7 +70,7 @@ pub async fn conservation(pool: &PgPool) -> Result<Conservation, StoreError> {
              FROM settlement_entry) moved
          GROUP BY currency",
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *report)
     .await?;
     let captured = captured
         .iter()

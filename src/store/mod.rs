@@ -98,7 +98,7 @@ const LIMITS: [(&str, &str); 6] = [
 /// made: a plan is kept for the life of its session, and statistics are a minute late, or about an empty table. Rows that
 /// are to be locked in order are joined to their keys, for with an `ORDER BY` next to `= ANY` PostgreSQL may walk a whole
 /// index in order; and what lives for seconds is found in memory. Then one plan serves every batch: a batch of one would
-/// look cheaper than the plan for any, and be planned anew every time.
+/// look cheaper than the plan for any, and be planned anew every time. What looks at whole tables asks in a [`report`].
 const BY_KEY: [(&str, &str); 6] = [
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
@@ -109,18 +109,16 @@ const BY_KEY: [(&str, &str); 6] = [
     ("jit", "off"),
 ];
 
-/// Opens a pool for the pipeline. Connections are made when they are needed, so that a role starts while the database is
-/// away.
+/// Begins a look at whole tables, which is planned for them, and may take its time.
+async fn report(pool: &PgPool) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
+    const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on;
+         SET LOCAL enable_mergejoin = on; SET LOCAL random_page_cost = 4; SET LOCAL plan_cache_mode = auto;
+         SET LOCAL statement_timeout = '15min'";
+    Ok(pool.begin_with(BEGIN).await?)
+}
+
+/// Opens a pool. Connections are made when they are needed, so that a role starts while the database is away.
 pub fn connect(config: &config::Database) -> Result<PgPool, StoreError> {
-    pool(config, &BY_KEY)
-}
-
-/// Opens a pool for reports, which look at whole tables.
-pub fn connect_for_reports(config: &config::Database) -> Result<PgPool, StoreError> {
-    pool(config, &[])
-}
-
-fn pool(config: &config::Database, plans: &[(&str, &str)]) -> Result<PgPool, StoreError> {
     let options: PgConnectOptions = config.url.expose().parse()?;
     Ok(PgPoolOptions::new()
         .max_connections(config.max_connections)
@@ -135,7 +133,7 @@ fn pool(config: &config::Database, plans: &[(&str, &str)]) -> Result<PgPool, Sto
                 Ok(true)
             })
         })
-        .connect_lazy_with(options.application_name("tolom").options(LIMITS).options(plans.iter().copied())))
+        .connect_lazy_with(options.application_name("tolom").options(LIMITS).options(BY_KEY)))
 }
 
 /// Brings the schema up to date; safe to repeat and to run from several processes at once.

@@ -4,7 +4,7 @@ use sqlx::{PgPool, Row};
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{StoreError, report};
 
 /// Offending rows that are named at most, per question.
 const NAMED: i64 = 100;
@@ -204,8 +204,9 @@ pub const QUESTIONS: &[Question] = &[
 impl Question {
     /// Asks: how much was checked, and what breaks the rule. `before` is when things must have been done.
     pub async fn ask(&self, pool: &PgPool, before: OffsetDateTime) -> Result<(i64, Vec<String>), StoreError> {
-        let checked: i64 = sqlx::query_scalar(self.checked).bind(before).fetch_one(pool).await?;
-        let offending = sqlx::query_scalar(self.offending).bind(before).bind(NAMED).fetch_all(pool).await?;
+        let mut report = report(pool).await?;
+        let checked: i64 = sqlx::query_scalar(self.checked).bind(before).fetch_one(&mut *report).await?;
+        let offending = sqlx::query_scalar(self.offending).bind(before).bind(NAMED).fetch_all(&mut *report).await?;
         Ok((checked, offending))
     }
 }
@@ -234,7 +235,7 @@ pub async fn kept_beyond(pool: &PgPool, until: KeptUntil) -> Result<Vec<(String,
     .bind(until.idempotency_keys)
     .bind(until.dead_letters)
     .bind(until.audits)
-    .fetch_all(pool)
+    .fetch_all(&mut *report(pool).await?)
     .await?;
     rows.iter().map(|row| Ok((row.try_get("what")?, row.try_get::<i64, _>("beyond")?.unsigned_abs()))).collect()
 }
@@ -273,7 +274,7 @@ pub async fn references(pool: &PgPool, references: &[String]) -> Result<Vec<Know
          FROM operation o JOIN payment p ON p.id = o.payment_id WHERE o.reference = ANY($1)",
     )
     .bind(references)
-    .fetch_all(pool)
+    .fetch_all(&mut *report(pool).await?)
     .await?;
     rows.iter()
         .map(|row| {
@@ -300,7 +301,7 @@ pub async fn captured_by_day(pool: &PgPool) -> Result<Vec<(Date, String, i64, i6
              SELECT FROM operation x WHERE x.payment_id = p.id AND (x.outcome IS NULL OR x.outcome = 'unknown'))
          GROUP BY s.day, s.currency",
     )
-    .fetch_all(pool)
+    .fetch_all(&mut *report(pool).await?)
     .await?;
     rows.iter()
         .map(|row| {
