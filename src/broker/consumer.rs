@@ -51,7 +51,7 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// One of the places of [`Reading::concurrency`]. A handler that drops it early, because what is left to do needs no
-/// place, lets the next batch grow meanwhile instead of being cut small. It is taken away after [`PATIENCE`]: a batch that
+/// place, lets the next batch grow meanwhile instead of being cut small. It is taken away after a second: a batch that
 /// waits for somebody's lock holds up only itself.
 #[derive(Debug, Clone, Default)]
 pub struct Turn(
