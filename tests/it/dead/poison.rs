@@ -59,7 +59,7 @@ async fn poison(world: &World, publisher: &Publisher, number: usize) {
         6 => (Queue::Record, contradicting(world).await),
         7 => (Queue::Receipt, example(Topic::PaymentCaptured, |_| ())),
         8 => {
-            let long = "h".repeat(60_000);
+            let long = "h".repeat(40_000);
             let queue = broker.names().queue(Queue::Capture);
             return publish_foreign(broker, &queue, &id, &[("x-long", &long), ("nul", "\0")], b"{\"specversion\":1}")
                 .await;

@@ -95,6 +95,8 @@ async fn a_consumer_that_the_broker_has_cancelled_unheard_is_rebuilt() {
     let queue = behind.broker.names().queue(Queue::Capture);
     behind.proxy.deafen();
     channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+    // A queue of that name that is there before the broker has cancelled would be taken for the old one.
+    behind.proxy.withheld().await;
     broker::apply(&behind.broker).await.unwrap();
     behind.publish("after").await;
     assert_eq!(behind.next().await, "after");

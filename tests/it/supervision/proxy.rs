@@ -8,6 +8,7 @@ use std::sync::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
 };
 use tolom::config;
 use url::Url;
@@ -22,6 +23,8 @@ pub(super) struct Proxy {
     opened: Arc<AtomicUsize>,
     /// Those before this one hear nothing on their first channel.
     deaf_before: Arc<AtomicUsize>,
+    /// A permit for each frame that was kept from them.
+    withheld: Arc<Semaphore>,
 }
 
 impl Proxy {
@@ -37,7 +40,12 @@ impl Proxy {
         let listener = TcpListener::bind(address).await.unwrap();
         url.set_host(Some("127.0.0.1")).unwrap();
         url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
-        let proxy = Self { url: url.into(), opened: Arc::default(), deaf_before: Arc::default() };
+        let proxy = Self {
+            url: url.into(),
+            opened: Arc::default(),
+            deaf_before: Arc::default(),
+            withheld: Arc::new(Semaphore::new(0)),
+        };
         let serving = proxy.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -63,6 +71,11 @@ impl Proxy {
         self.deaf_before.store(self.opened.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
+    /// Waits until something has been kept from them.
+    pub(super) async fn withheld(&self) {
+        self.withheld.acquire().await.unwrap().forget();
+    }
+
     async fn pass(
         &self,
         number: usize,
@@ -78,6 +91,8 @@ impl Proxy {
             from.read_exact(&mut frame[HEADER..]).await?;
             if channel != 1 || number >= self.deaf_before.load(Ordering::SeqCst) {
                 to.write_all(&frame).await?;
+            } else {
+                self.withheld.add_permits(1);
             }
         }
     }
