@@ -163,19 +163,22 @@ pub const QUESTIONS: &[Question] = &[
             WHERE p.status IN ('captured', 'settled') AND NOT EXISTS (SELECT FROM receipt r WHERE r.payment_id = p.id)
               AND $1::timestamptz IS NOT NULL LIMIT $2",
     },
-    // 13 to 19 digits standing alone, in whatever may hold foreign text; the caller keeps what Luhn accepts. Digits next to
-    // letters are part of a random name: of some thousand hexadecimal ones, one looks like a card's number.
+    // 13 to 19 digits in a row, in whatever may hold foreign text; the caller keeps what Luhn accepts. Names of ours are left
+    // out, 32 hexadecimal digits with a letter among them: of some thousand, one holds what looks like a card's number.
     Question {
         rule: 7,
         checked: "SELECT (SELECT count(*) FROM journal) + (SELECT count(*) FROM operation)
                          + (SELECT count(*) FROM payment) AS checked WHERE $1::timestamptz IS NOT NULL",
         offending: "SELECT payment || ': ' || place || ' holds ' || digits FROM (
-                SELECT payment_id::text AS payment, 'journal' AS place, (regexp_matches(detail, '(?<![0-9A-Za-z])[0-9]{13,19}(?![0-9A-Za-z])', 'g'))[1] AS digits
+                SELECT payment_id::text AS payment, 'journal' AS place, (regexp_matches(regexp_replace(detail,
+                           '(?<![0-9a-f])(?=[0-9]*[a-f])[0-9a-f]{32}(?![0-9a-f])', '-', 'g'), '[0-9]{13,19}', 'g'))[1] AS digits
                 FROM journal UNION ALL
-                SELECT payment_id::text, 'operation', (regexp_matches(detail::text, '(?<![0-9A-Za-z])[0-9]{13,19}(?![0-9A-Za-z])', 'g'))[1]
+                SELECT payment_id::text, 'operation', (regexp_matches(regexp_replace(detail::text,
+                           '(?<![0-9a-f])(?=[0-9]*[a-f])[0-9a-f]{32}(?![0-9a-f])', '-', 'g'), '[0-9]{13,19}', 'g'))[1]
                 FROM operation UNION ALL
-                SELECT id::text, 'payment', (regexp_matches(concat_ws(' ', note, card_number_masked,
-                           challenge::text, challenge_response::text), '(?<![0-9A-Za-z])[0-9]{13,19}(?![0-9A-Za-z])', 'g'))[1]
+                SELECT id::text, 'payment', (regexp_matches(regexp_replace(concat_ws(' ', note, card_number_masked, challenge::text,
+                           challenge_response::text),
+                           '(?<![0-9a-f])(?=[0-9]*[a-f])[0-9a-f]{32}(?![0-9a-f])', '-', 'g'), '[0-9]{13,19}', 'g'))[1]
                 FROM payment) found WHERE $1::timestamptz IS NOT NULL LIMIT $2",
     },
     Question {

@@ -76,3 +76,22 @@ async fn rows_that_hang_on_nothing_are_named() {
     assert!(books.offending.iter().any(|text| text.contains("names another payment")), "{books:?}");
     world.finish_without_acquirer().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_number_in_any_company_is_named_and_a_random_name_is_not() {
+    let world = World::prepared(|_| ()).await;
+    let write = "INSERT INTO journal (payment_id, version, event, to_status, actor, detail) VALUES ($1, 1, 'e', 's', 'test', $2)";
+    let write = async |detail: &str| {
+        sqlx::query(write).bind(Uuid::nil()).bind(detail).execute(&world.pool).await.unwrap();
+    };
+    write("as 24b465ae54447769296873613b3b4285 said").await;
+    let well = finding(&world, 7).await;
+    assert!(well.ok, "{well:?}");
+    for detail in ["x4111111111111111y", "a5555555555554444"] {
+        write(detail).await;
+    }
+    let broken = finding(&world, 7).await;
+    assert!(broken.offending.iter().any(|text| text.contains("4111111111111111")), "{broken:?}");
+    assert!(broken.offending.iter().any(|text| text.contains("5555555555554444")), "{broken:?}");
+    world.finish_without_acquirer().await;
+}
