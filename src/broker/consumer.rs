@@ -4,13 +4,7 @@
 //! without a word (a panic) sends its messages to a retry tier; a message that has failed before travels alone, so a
 //! poisonous one cannot take its neighbours with it.
 
-use std::{
-    collections::VecDeque,
-    future::Future,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{collections::VecDeque, future::Future, pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 use lapin::{
@@ -32,15 +26,17 @@ use super::{
     message::{Message, Settled, parcel},
     returns::Returns,
     set_up,
+    turn::{Turn, take_away},
     watchdog::{Watchdog, looks},
 };
 
 /// Longer than any batch that is well, calls to the acquirer included.
 const LONGEST_BATCH: Duration = Duration::from_secs(120);
-/// So long the next batch waits for the one before it.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// A consumer that has lived as long was well: the next rebuild begins without a wait.
 const WAS_WELL: Duration = Duration::from_secs(10);
+/// A settled message is acknowledged at most so much later. Nobody waits for that, and each acknowledgement costs the
+/// broker an entry in its log: most of them end in one for many.
+const ACK_WITHIN: Duration = Duration::from_millis(5);
 const CONSUMER_TAG: &str = "tolom";
 
 /// What handles the messages of a queue.
@@ -48,34 +44,6 @@ pub trait Handler: Send + Sync + 'static {
     /// Handles a batch. Every message is to be settled; the order does not matter. The next batch is handed out once
     /// `turn` is dropped.
     fn handle(&self, batch: Vec<Message>, turn: Turn) -> impl Future<Output = ()> + Send;
-}
-
-/// One of the places of [`Reading::concurrency`]. A handler that drops it early, because what is left to do needs no
-/// place, lets the next batch grow meanwhile instead of being cut small. It is taken away after a second: a batch that
-/// waits for somebody's lock holds up only itself.
-#[derive(Debug, Clone, Default)]
-pub struct Turn(
-    #[expect(dead_code, reason = "held, and given back when the last clone is dropped")] Option<Arc<Place>>,
-);
-
-#[derive(Debug)]
-struct Place(Mutex<Option<OwnedSemaphorePermit>>);
-
-impl Turn {
-    fn new(permit: OwnedSemaphorePermit) -> (Self, Weak<Place>) {
-        let place = Arc::new(Place(Mutex::new(Some(permit))));
-        let watch = Arc::downgrade(&place);
-        (Self(Some(place)), watch)
-    }
-}
-
-/// Gives a place back that is still held after [`PATIENCE`]; never ends.
-async fn take_away(place: Weak<Place>) {
-    tokio::time::sleep(PATIENCE).await;
-    if let Some(place) = place.upgrade() {
-        drop(place.0.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
-    std::future::pending().await
 }
 
 /// How a queue is read.
@@ -219,6 +187,8 @@ struct Session {
     settled: mpsc::Sender<Settled>,
     verdicts: mpsc::Receiver<Settled>,
     acks: Acks,
+    /// When what is settled is acknowledged, if anything is.
+    ack_at: Option<Instant>,
     returns: Returns,
 }
 
@@ -252,6 +222,7 @@ impl Session {
             settled,
             verdicts,
             acks: Acks::default(),
+            ack_at: None,
             returns: Returns { broker: broker.clone(), publisher: publisher.clone(), queue: reading.queue },
         })
     }
@@ -285,11 +256,13 @@ impl Session {
         loop {
             in_flight.set(self.acks.outstanding() as f64);
             let place = Arc::clone(&self.places).acquire_owned();
+            let due = self.ack_at.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 () = &mut enough, if self.wary => return Ok(()),
-                Some(verdict) = self.verdicts.recv() => self.settle(verdict).await?,
+                () = tokio::time::sleep_until(due), if self.ack_at.is_some() => self.acknowledge().await?,
+                Some(verdict) = self.verdicts.recv() => self.settle(verdict)?,
                 delivery = self.deliveries.next() => {
                     self.receive(delivery.ok_or(BrokerError::Ended)??)?;
                 }
@@ -340,8 +313,8 @@ impl Session {
         });
     }
 
-    /// Acts on a verdict and on all that came with it, then acknowledges as much as possible in one frame.
-    async fn settle(&mut self, first: Settled) -> Result<(), BrokerError> {
+    /// Acts on a verdict and on all that came with it.
+    fn settle(&mut self, first: Settled) -> Result<(), BrokerError> {
         let mut next = Some(first);
         while let Some(settled) = next {
             let word = match settled {
@@ -360,6 +333,13 @@ impl Session {
             metrics::counter!("tolom_worker_messages_total", "queue" => queue, "result" => word).increment(1);
             next = self.verdicts.try_recv().ok();
         }
+        self.ack_at.get_or_insert_with(|| Instant::now() + ACK_WITHIN);
+        Ok(())
+    }
+
+    /// Acknowledges what is settled, as much as possible in one frame.
+    async fn acknowledge(&mut self) -> Result<(), BrokerError> {
+        self.ack_at = None;
         for (tag, multiple) in self.acks.flush() {
             self.channel.basic_ack(tag, BasicAckOptions { multiple }).await?;
         }
@@ -390,13 +370,14 @@ impl Session {
         loop {
             tokio::select! {
                 biased;
-                Some(verdict) = self.verdicts.recv() => self.settle(verdict).await?,
+                Some(verdict) = self.verdicts.recv() => self.settle(verdict)?,
                 () = batches.wait() => break,
             }
         }
         while let Ok(verdict) = self.verdicts.try_recv() {
-            self.settle(verdict).await?;
+            self.settle(verdict)?;
         }
+        self.acknowledge().await?;
         // Closing puts back whatever is not acknowledged.
         close(&self.connection).await;
         Ok(())

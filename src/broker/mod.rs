@@ -17,11 +17,12 @@ mod publisher;
 mod returns;
 mod tap;
 mod topology;
+mod turn;
 mod watchdog;
 
 use std::{sync::Arc, time::Duration};
 
-pub use consumer::{Handler, Reading, Turn, consume, consume_dead_letters};
+pub use consumer::{Handler, Reading, consume, consume_dead_letters};
 pub use depths::{Depths, peek, peek_dead_letters};
 pub use entries::Entries;
 pub use history::History;
@@ -36,6 +37,7 @@ pub use publisher::{Detached, Exchange, Link, Outgoing, PublishError, Publisher,
 pub use returns::onward;
 pub use tap::{Arrival, Tap};
 pub use topology::{Finding, apply, remove, renew_stream, stream_has_writer, verify};
+pub use turn::Turn;
 pub use watchdog::Complaint;
 
 use crate::{config, supervision::Supervisor};

@@ -8,7 +8,11 @@
 //! stream without a writer, a quorum queue without its quorum). So each queue has a [`Lane`] of its own: one that is
 //! away holds up finance, say, and never a payment.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::{StreamExt, future::try_join_all};
 use lapin::{
@@ -167,28 +171,61 @@ impl Publisher {
 
     /// The same with further headers.
     pub(super) async fn publish_with(&self, message: Outgoing, headers: FieldTable) -> Result<(), PublishError> {
-        let deadline = Instant::now() + self.timeout;
-        let (reply, answer) = oneshot::channel();
-        let lane = Lane::of_message(&message).index();
-        let job = Job { message, headers, deadline, reply };
-        let publish = async {
-            self.lanes[lane].send(job).await.map_err(|_| PublishError::Unconfirmed)?;
-            answer.await.unwrap_or(Err(PublishError::Unconfirmed))
-        };
-        let result = tokio::time::timeout_at(deadline, publish).await.unwrap_or(Err(PublishError::Unconfirmed));
-        let word = match result {
-            Ok(()) => "confirmed",
-            Err(PublishError::Refused) => "refused",
-            Err(PublishError::Unroutable) => "unroutable",
-            Err(PublishError::Unconfirmed) => "unconfirmed",
-        };
-        metrics::counter!("tolom_published_messages_total", "result" => word).increment(1);
-        result
+        let results = self.publish_within([(message, headers)]).await;
+        results.into_iter().next().unwrap_or(Err(PublishError::Unconfirmed))
     }
 
     /// Publishes messages together; the results are in their order.
     pub async fn publish_all(&self, messages: Vec<Outgoing>) -> Vec<Result<(), PublishError>> {
-        futures::future::join_all(messages.into_iter().map(|message| self.publish(message))).await
+        self.publish_within(messages.into_iter().map(|message| (message, FieldTable::default()))).await
+    }
+
+    /// Publishes messages within one deadline. What waits behind a lane that is full is not published.
+    async fn publish_within(
+        &self,
+        messages: impl IntoIterator<Item = (Outgoing, FieldTable), IntoIter: ExactSizeIterator>,
+    ) -> Vec<Result<(), PublishError>> {
+        let deadline = Instant::now() + self.timeout;
+        let messages = messages.into_iter();
+        let mut results = vec![Err(PublishError::Unconfirmed); messages.len()];
+        let (mut answers, mut answered) = (VecDeque::with_capacity(messages.len()), 0);
+        let published = async {
+            for (message, headers) in messages {
+                let (reply, answer) = oneshot::channel();
+                answers.push_back(answer);
+                let lane = Lane::of_message(&message).index();
+                // A lane that is gone drops the reply.
+                let _ = self.lanes[lane].send(Job { message, headers, deadline, reply }).await;
+            }
+            while let Some(answer) = answers.front_mut() {
+                results[answered] = answer.await.unwrap_or(Err(PublishError::Unconfirmed));
+                answered += 1;
+                answers.pop_front();
+            }
+        };
+        // Those behind one that is not answered in time may have been.
+        if tokio::time::timeout_at(deadline, published).await.is_err() {
+            for (mut answer, result) in answers.into_iter().zip(&mut results[answered..]) {
+                *result = answer.try_recv().unwrap_or(Err(PublishError::Unconfirmed));
+            }
+        }
+        count(&results);
+        results
+    }
+}
+
+fn count(results: &[Result<(), PublishError>]) {
+    const WORDS: [(Result<(), PublishError>, &str); 4] = [
+        (Ok(()), "confirmed"),
+        (Err(PublishError::Refused), "refused"),
+        (Err(PublishError::Unroutable), "unroutable"),
+        (Err(PublishError::Unconfirmed), "unconfirmed"),
+    ];
+    for (result, word) in WORDS {
+        let count = results.iter().filter(|other| **other == result).count();
+        if count > 0 {
+            metrics::counter!("tolom_published_messages_total", "result" => word).increment(count as u64);
+        }
     }
 }
 

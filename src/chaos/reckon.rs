@@ -263,10 +263,10 @@ mod tests {
     #[test]
     fn what_differs_from_the_defaults_is_told_with_its_default() {
         let told =
-            settings(&[("receipt.batch".to_owned(), "7".to_owned()), ("capture.batch".to_owned(), "100".to_owned())]);
+            settings(&[("receipt.batch".to_owned(), "7".to_owned()), ("capture.batch".to_owned(), "250".to_owned())]);
         let told: BTreeMap<&str, (&str, &str)> =
             told.iter().map(|s| (s.key.as_str(), (s.value.as_str(), s.default.as_str()))).collect();
-        assert_eq!(told["receipt.batch"], ("7", "50"));
+        assert_eq!(told["receipt.batch"], ("7", "100"));
         assert_eq!(told["resolve.schedule_s"], ("[1, 2, 4]", "[10, 60, 300, 900, 3600]"));
         assert!(!told.contains_key("capture.batch"), "as it is by default");
     }

@@ -9,6 +9,7 @@ mod roles;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::{
@@ -160,17 +161,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(TASK_STACK_BYTES).enable_all().build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("tolom: no runtime: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
     // Ring alone, so that every TLS client of the process uses one provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match runtime.block_on(run(arguments)) {
+    match on_threads(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Wrong) => ExitCode::FAILURE,
         Err(Failure::Unusable(message)) => {
@@ -182,6 +175,26 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs the command on threads with enough stack: a role alone on one, for it waits most of the time, and what crosses
+/// threads costs more than a second one brings; everything else on as many as there are processors. Tokio's own variable
+/// says otherwise.
+fn on_threads(arguments: Arguments) -> Result<(), Failure> {
+    let alone = match &arguments.command {
+        Command::Intake => true,
+        Command::Worker { names } => names.len() == 1,
+        _ => false,
+    };
+    let mut runtime = if alone && std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = runtime.thread_stack_size(TASK_STACK_BYTES).enable_all().build().context("no runtime")?;
+    let thread = std::thread::Builder::new().name("tolom".to_owned()).stack_size(TASK_STACK_BYTES);
+    let command = thread.spawn(move || runtime.block_on(run(arguments))).context("no thread")?;
+    command.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the command panicked").into()))
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {

@@ -31,7 +31,9 @@ pub struct CaughtMail {
 
 impl CaughtMail {
     pub(super) fn new(number: u64, from: String, to: Vec<String>, raw: Vec<u8>) -> Self {
-        let (message_id, subject) = (header(&raw, "Message-ID"), header(&raw, "Subject").unwrap_or_default());
+        let end = raw.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap_or(raw.len());
+        let head = String::from_utf8_lossy(&raw[..end]);
+        let (message_id, subject) = (header(&head, "Message-ID"), header(&head, "Subject").unwrap_or_default());
         let subject = decode_words(&subject);
         Self { number, from, to, message_id, subject, raw, received_at: Clock::system().now() }
     }
@@ -44,9 +46,8 @@ impl fmt::Debug for CaughtMail {
 }
 
 /// The first header field of a name, unfolded (RFC 5322, section 2.2.3).
-fn header(raw: &[u8], name: &str) -> Option<String> {
-    let text = String::from_utf8_lossy(raw);
-    let mut lines = text.split("\r\n").take_while(|line| !line.is_empty()).peekable();
+fn header(head: &str, name: &str) -> Option<String> {
+    let mut lines = head.split("\r\n").take_while(|line| !line.is_empty()).peekable();
     while let Some(line) = lines.next() {
         let Some((_, value)) = line.split_once(':').filter(|(field, _)| field.eq_ignore_ascii_case(name)) else {
             continue;

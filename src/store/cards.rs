@@ -4,7 +4,7 @@ use sqlx::{PgConnection, PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{StoreError, keys};
+use super::{StoreError, keys, writes::Writes};
 use crate::{clock::Clock, payment::PaymentCode};
 
 /// Seconds of expiry that share a slice: the longest life of a sealed card.
@@ -46,22 +46,31 @@ pub async fn put(pool: &PgPool, card: &NewCard, now: OffsetDateTime) -> Result<b
 
 /// Inserts cards, each into the slice of its expiry.
 pub async fn insert(db: &mut PgConnection, cards: &[&NewCard]) -> Result<(), StoreError> {
+    let mut writes = Writes::new();
+    add(&mut writes, cards);
+    writes.execute(db).await
+}
+
+/// Adds cards to what is written together, each in the slice of its expiry.
+pub(super) fn add(writes: &mut Writes, cards: &[&NewCard]) {
     if cards.is_empty() {
-        return Ok(());
+        return;
     }
-    sqlx::query(
-        "INSERT INTO sealed_card (id, slice, bill_code, kid, jwe, expires_at)
-         SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])",
-    )
-    .bind(cards.iter().map(|card| card.id).collect::<Vec<_>>())
-    .bind(cards.iter().map(|card| slice_of(card.expires_at)).collect::<Vec<_>>())
-    .bind(cards.iter().map(|card| card.bill.as_str()).collect::<Vec<_>>())
-    .bind(cards.iter().map(|card| card.kid.as_str()).collect::<Vec<_>>())
-    .bind(cards.iter().map(|card| card.jwe.as_str()).collect::<Vec<_>>())
-    .bind(cards.iter().map(|card| card.expires_at).collect::<Vec<_>>())
-    .execute(db)
-    .await?;
-    Ok(())
+    let each = || cards.iter();
+    writes.add(
+        "sealed",
+        "INSERT INTO sealed_card (id, slice, bill_code, kid, jwe, expires_at) SELECT * FROM",
+        |columns| {
+            columns
+                .add(each().map(|card| card.id))
+                .add(each().map(|card| slice_of(card.expires_at)))
+                .add(each().map(|card| card.bill.as_str()))
+                .add(each().map(|card| card.kid.as_str()))
+                .add(each().map(|card| card.jwe.as_str()))
+                .add(each().map(|card| card.expires_at));
+        },
+        "",
+    );
 }
 
 /// What is known of a stored card without opening it.

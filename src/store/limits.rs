@@ -10,7 +10,7 @@ use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{StoreError, writes::Writes};
 use crate::{
     config,
     payment::{
@@ -122,6 +122,26 @@ pub(super) async fn count<'a>(
         }
     }
     Ok(counts)
+}
+
+/// Adds from where payments were submitted to what is written together.
+pub(super) fn add_origins(writes: &mut Writes, origins: &[(Uuid, &Origin)], now: OffsetDateTime) {
+    if origins.is_empty() {
+        return;
+    }
+    let each = || origins.iter();
+    writes.add(
+        "originated",
+        "INSERT INTO payment_origin (payment_id, address, device, at) SELECT * FROM",
+        |columns| {
+            columns
+                .add(each().map(|(payment, _)| *payment))
+                .add(each().map(|(_, origin)| &origin.address[..]))
+                .add(each().map(|(_, origin)| origin.device.as_ref().map(|device| &device[..])))
+                .add(each().map(|_| now));
+        },
+        "",
+    );
 }
 
 /// Remembers with which card each of these payments is about to be authorized, and counts the failures of each card, in

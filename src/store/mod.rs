@@ -25,6 +25,7 @@ pub mod revive;
 pub mod scratch;
 pub mod status;
 pub mod verify;
+mod writes;
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! Claims: an operation is stored with our reference, its owner and `send_before` before any byte leaves (rule 3).
 
+mod insert;
 mod release;
 mod uncharged;
 
@@ -9,6 +10,8 @@ use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use self::insert::NewClaim;
+pub(super) use self::insert::{open, open_reversals};
 pub use self::{
     release::{release, release_authorization},
     uncharged::fail_without_card,
@@ -17,9 +20,10 @@ use super::{
     StoreError,
     outbox::{self, OutboxRow},
     status::{self, Learnt, StatusWrite},
+    writes::Writes,
 };
 use crate::{
-    clock::{self, Clock},
+    clock::Clock,
     payment::{Event, Money, OperationKind, PaymentCode, Status},
 };
 
@@ -197,65 +201,20 @@ async fn lock(
     rows.iter().map(read).collect()
 }
 
-/// An operation to insert or to claim again.
-struct NewClaim<'a> {
-    payment: &'a Locked,
-    kind: OperationKind,
-    /// An existing row that may be claimed again: the same reference, so the acquirer knows it for the same.
-    again: Option<Uuid>,
-}
-
-async fn insert_claims(
+/// Writes claims with the statuses and the facts that go with them.
+async fn write(
     transaction: &mut PgConnection,
     claims: &[NewClaim<'_>],
+    statuses: &[StatusWrite],
+    facts: &[OutboxRow],
     owner: &str,
     times: Times,
 ) -> Result<Vec<Claim>, StoreError> {
-    let mut made = Vec::with_capacity(claims.len());
-    for claim in claims {
-        let operation = claim.again.unwrap_or_else(clock::new_id);
-        let reference = operation.simple().to_string();
-        let original = match claim.kind {
-            OperationKind::Authorize => Some(reference.clone()),
-            _ => claim.payment.authorization.clone(),
-        };
-        made.push(Claim {
-            operation,
-            payment: claim.payment.id,
-            kind: claim.kind,
-            original: original.ok_or_else(|| StoreError::Unreadable("no authorization to act on".to_owned()))?,
-            reference,
-            amount: claim.payment.amount,
-            send_before: times.send_before,
-            capture_at_once: claim.payment.capture_at_once,
-            traceparent: claim.payment.traceparent.clone(),
-        });
-    }
-    if made.is_empty() {
-        return Ok(made);
-    }
-    sqlx::query(
-        "INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer, amount_minor, currency,
-                                owner, send_before, attempts, next_attempt_at)
-         SELECT n.*, $9, $10, 1, $11
-         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
-                     $8::text[]) n
-         ON CONFLICT (id) DO UPDATE SET owner = EXCLUDED.owner, send_before = EXCLUDED.send_before,
-             attempts = operation.attempts + 1, next_attempt_at = EXCLUDED.next_attempt_at",
-    )
-    .bind(made.iter().map(|claim| claim.operation).collect::<Vec<_>>())
-    .bind(made.iter().map(|claim| claim.payment).collect::<Vec<_>>())
-    .bind(made.iter().map(|claim| claim.kind.as_str()).collect::<Vec<_>>())
-    .bind(made.iter().map(|claim| claim.reference.as_str()).collect::<Vec<_>>())
-    .bind(made.iter().map(|claim| claim.original.as_str()).collect::<Vec<_>>())
-    .bind(claims.iter().map(|claim| claim.payment.acquirer.as_str()).collect::<Vec<_>>())
-    .bind(made.iter().map(|claim| claim.amount.value).collect::<Vec<_>>())
-    .bind(made.iter().map(|claim| claim.amount.currency.to_string()).collect::<Vec<_>>())
-    .bind(owner)
-    .bind(times.send_before)
-    .bind(times.lease_until)
-    .execute(transaction)
-    .await?;
+    let mut writes = Writes::new();
+    let made = insert::add(&mut writes, claims, owner, times)?;
+    status::add(&mut writes, statuses);
+    outbox::add(&mut writes, facts);
+    writes.execute(transaction).await?;
     Ok(made)
 }
 
@@ -285,7 +244,7 @@ pub async fn claim_authorizations(
     let mut transaction = pool.begin().await?;
     let rows = lock(&mut transaction, payments, OperationKind::Authorize).await?;
     let times = terms.begin();
-    let (mut results, mut claims, mut writes, mut facts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut results, mut claims, mut statuses, mut facts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let claimable: Vec<&Locked> = rows.iter().filter(|row| may_authorize(row)).collect();
     let mut cards = take_cards(&mut transaction, &claimable).await?;
     let mut taken = Vec::new();
@@ -293,21 +252,19 @@ pub async fn claim_authorizations(
         let card = cards.iter().position(|card| card.id == row.card_id).map(|index| cards.swap_remove(index));
         match card.filter(|card| card.expires_at > times.now) {
             Some(card) => {
-                writes.push(step(row, Event::AuthorizationClaimed, "authorize")?);
+                statuses.push(step(row, Event::AuthorizationClaimed, "authorize")?);
                 claims.push(NewClaim { payment: row, kind: OperationKind::Authorize, again: None });
                 taken.push(card);
             }
             None => {
                 let (write, fact) = uncharged::write(row, times.now)?;
                 facts.extend(fact);
-                writes.push(write);
+                statuses.push(write);
                 results.push((row.id, Claimed::NotMine));
             }
         }
     }
-    let made = insert_claims(&mut transaction, &claims, terms.owner, times).await?;
-    status::write(&mut transaction, &writes).await?;
-    outbox::insert(&mut transaction, &facts).await?;
+    let made = write(&mut transaction, &claims, &statuses, &facts, terms.owner, times).await?;
     transaction.commit().await?;
     results.extend(made.into_iter().zip(taken).map(|(claim, card)| (claim.payment, Claimed::Authorize(claim, card))));
     results.extend(rows.iter().filter(|row| !may_authorize(row)).map(|row| (row.id, Claimed::NotMine)));
@@ -354,12 +311,12 @@ pub async fn claim_completions(
     let mut transaction = pool.begin().await?;
     let rows = lock(&mut transaction, payments, OperationKind::CompleteChallenge).await?;
     let times = terms.begin();
-    let (mut claims, mut writes, mut responses) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut claims, mut statuses, mut responses) = (Vec::new(), Vec::new(), Vec::new());
     for row in &rows {
         let Some(response) = row.response.clone() else { continue };
         match &row.existing {
             None if row.status == Status::Challenged && !row.open => {
-                writes.push(step(row, Event::ConfirmationClaimed, "authorize")?);
+                statuses.push(step(row, Event::ConfirmationClaimed, "authorize")?);
                 claims.push(NewClaim { payment: row, kind: OperationKind::CompleteChallenge, again: None });
             }
             Some((id, None, false)) if row.status == Status::Authorizing => {
@@ -369,8 +326,7 @@ pub async fn claim_completions(
         }
         responses.push(response);
     }
-    let made = insert_claims(&mut transaction, &claims, terms.owner, times).await?;
-    status::write(&mut transaction, &writes).await?;
+    let made = write(&mut transaction, &claims, &statuses, &[], terms.owner, times).await?;
     transaction.commit().await?;
     let made = made.into_iter().zip(responses);
     Ok(fill(payments, &rows, made.map(|(claim, response)| (claim.payment, Claimed::Complete(claim, response)))))
@@ -385,14 +341,14 @@ pub async fn claim_captures(
     let mut transaction = pool.begin().await?;
     let rows = lock(&mut transaction, payments, OperationKind::Capture).await?;
     let times = terms.begin();
-    let (mut claims, mut writes, mut reversals) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut claims, mut statuses, mut reversals) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows.iter().filter(|row| row.status == Status::Authorized) {
         match &row.existing {
             None if row.open => {}
             None if !row.bill_awaits => {
                 let mut write = step(row, Event::ReversalRequired, "capture")?;
                 write.detail = Some("the bill was paid by another channel".to_owned());
-                writes.push(write);
+                statuses.push(write);
                 reversals.push(row.id);
             }
             None => claims.push(NewClaim { payment: row, kind: OperationKind::Capture, again: None }),
@@ -402,8 +358,7 @@ pub async fn claim_captures(
             Some(_) => {}
         }
     }
-    let made = insert_claims(&mut transaction, &claims, terms.owner, times).await?;
-    status::write(&mut transaction, &writes).await?;
+    let made = write(&mut transaction, &claims, &statuses, &[], terms.owner, times).await?;
     open_reversals(&mut transaction, &reversals, times.now).await?;
     transaction.commit().await?;
     Ok(fill(payments, &rows, made.into_iter().map(|claim| (claim.payment, Claimed::Capture(claim)))))
@@ -418,45 +373,4 @@ fn fill(payments: &[Uuid], rows: &[Locked], made: impl Iterator<Item = (Uuid, Cl
         }
     }
     results
-}
-
-/// Opens reversals of the payments' authorizations, due at once; a payment has at most one.
-pub(super) async fn open_reversals(
-    transaction: &mut PgConnection,
-    payments: &[Uuid],
-    now: OffsetDateTime,
-) -> Result<(), StoreError> {
-    open(transaction, OperationKind::Reverse, payments, now).await
-}
-
-/// Opens operations on the payments' authorizations, due at once; a payment has at most one of a kind.
-pub(super) async fn open(
-    transaction: &mut PgConnection,
-    kind: OperationKind,
-    payments: &[Uuid],
-    now: OffsetDateTime,
-) -> Result<(), StoreError> {
-    if payments.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<Uuid> = payments.iter().map(|_| clock::new_id()).collect();
-    sqlx::query(
-        "INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer, amount_minor, currency,
-                                next_attempt_at)
-         SELECT n.id, p.id, $4, replace(n.id::text, '-', ''), a.reference, p.acquirer, p.amount_minor,
-                p.currency, $3
-         FROM unnest($1::uuid[], $2::uuid[]) n(id, payment_id)
-         JOIN payment p ON p.id = n.payment_id
-         JOIN operation a ON a.payment_id = p.id AND a.kind = 'authorize' AND a.outcome IS DISTINCT FROM 'not_sent'
-         ON CONFLICT (payment_id, kind)
-             WHERE kind <> 'refund' AND NOT (kind = 'authorize' AND outcome IS NOT DISTINCT FROM 'not_sent')
-             DO NOTHING",
-    )
-    .bind(ids)
-    .bind(payments)
-    .bind(now)
-    .bind(kind.as_str())
-    .execute(transaction)
-    .await?;
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{PgConnection, PgPool, Row};
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{StoreError, writes::Writes};
 use crate::contracts::Topic;
 
 /// A message to be published. It is inserted in the transaction whose effect it announces.
@@ -23,20 +23,28 @@ pub struct OutboxRow {
 
 /// Inserts rows in the caller's transaction.
 pub async fn insert(transaction: &mut PgConnection, rows: &[OutboxRow]) -> Result<(), StoreError> {
+    let mut writes = Writes::new();
+    add(&mut writes, rows);
+    writes.execute(transaction).await
+}
+
+/// Adds rows to what is written together.
+pub(super) fn add(writes: &mut Writes, rows: &[OutboxRow]) {
     if rows.is_empty() {
-        return Ok(());
+        return;
     }
-    sqlx::query(
-        "INSERT INTO outbox (id, routing_key, body, traceparent)
-         SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[])",
-    )
-    .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.topic.routing_key()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|row| row.traceparent.as_deref()).collect::<Vec<_>>())
-    .execute(transaction)
-    .await?;
-    Ok(())
+    writes.add(
+        "promised",
+        "INSERT INTO outbox (id, routing_key, body, traceparent) SELECT * FROM",
+        |columns| {
+            columns
+                .add(rows.iter().map(|row| row.id))
+                .add(rows.iter().map(|row| row.topic.routing_key()))
+                .add(rows.iter().map(|row| row.body.as_slice()))
+                .add(rows.iter().map(|row| row.traceparent.as_deref()));
+        },
+        "",
+    );
 }
 
 /// Whether any row is due: one cheap look for all that sweep.

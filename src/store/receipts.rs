@@ -77,25 +77,30 @@ pub(super) const COLUMNS: &str =
 /// follows, it waits for no disk: a crash of the database may cost a second mail, as a crash of the sender may.
 pub async fn claim(pool: &PgPool, payments: &[Uuid], lease: Duration) -> Result<Claimed, StoreError> {
     let statement = format!(
-        "WITH soon AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-         UPDATE receipt r SET sending_until = now() + make_interval(secs => $2)
-         FROM soon, unnest($1::uuid[]) AS n (id) JOIN payment p ON p.id = n.id JOIN bill b ON b.code = p.bill_code
-         WHERE r.payment_id = p.id AND r.sent_at IS NULL
-           AND (r.sending_until IS NULL OR r.sending_until < now())
-         RETURNING {COLUMNS}"
+        "WITH soon AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
+         n AS MATERIALIZED (SELECT id FROM soon, unnest($1::uuid[]) AS n (id)),
+         mine AS (
+             UPDATE receipt r SET sending_until = now() + make_interval(secs => $2)
+             FROM n JOIN payment p ON p.id = n.id JOIN bill b ON b.code = p.bill_code
+             WHERE r.payment_id = p.id AND r.sent_at IS NULL
+               AND (r.sending_until IS NULL OR r.sending_until < now())
+             RETURNING {COLUMNS})
+         SELECT n.id, (SELECT sent_at IS NOT NULL FROM receipt WHERE payment_id = n.id) AS sent, mine.*
+         FROM n LEFT JOIN mine ON mine.payment_id = n.id"
     );
     let rows =
         sqlx::query(sqlx::AssertSqlSafe(statement)).bind(payments).bind(lease.as_secs_f64()).fetch_all(pool).await?;
-    let mine = rows.iter().map(read).collect::<Result<_, _>>()?;
-    let known: Vec<(Uuid, bool)> =
-        sqlx::query_as("SELECT payment_id, sent_at IS NOT NULL FROM receipt WHERE payment_id = ANY($1)")
-            .bind(payments)
-            .fetch_all(pool)
-            .await?;
-    let sent = known.iter().filter(|(_, sent)| *sent).map(|(payment, _)| *payment).collect();
-    let is_known = |payment: &Uuid| known.iter().any(|(known, _)| known == payment);
-    let missing = payments.iter().filter(|payment| !is_known(payment)).copied().collect();
-    Ok(Claimed { mine, sent, missing })
+    let mut claimed = Claimed::default();
+    for row in &rows {
+        let payment: Uuid = row.try_get("id")?;
+        match row.try_get("sent")? {
+            None => claimed.missing.push(payment),
+            Some(true) => claimed.sent.push(payment),
+            Some(false) if row.try_get::<Option<Uuid>, _>("payment_id")?.is_some() => claimed.mine.push(read(row)?),
+            Some(false) => {}
+        }
+    }
+    Ok(claimed)
 }
 
 /// The receipt of a payment; none until it is paid.

@@ -8,7 +8,7 @@ mod load;
 use std::collections::{HashMap, HashSet};
 
 use sqlx::{PgConnection, PgPool, Row};
-use time::OffsetDateTime;
+use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
 pub use self::by_hand::{ByHand, Case, Settled, case, settle_by_hand};
@@ -21,6 +21,7 @@ use super::{
     operations::open_reversals,
     outbox::{self, OutboxRow},
     status::{self, StatusWrite},
+    writes::Writes,
 };
 use crate::{
     clock,
@@ -121,50 +122,50 @@ async fn write(
     now: OffsetDateTime,
     unknown_until: OffsetDateTime,
 ) -> Result<Vec<OutboxRow>, StoreError> {
-    outcomes(transaction, changes, unknown_until).await?;
-    authorization_ends(transaction, changes).await?;
-    let writes: Vec<StatusWrite> =
+    paid(transaction, changes).await?;
+    let statuses: Vec<StatusWrite> =
         changes.iter().filter(|change| !change.decision.steps.is_empty()).map(Change::status_write).collect();
-    status::write(transaction, &writes).await?;
+    let entries = settlement_entries(changes, now);
+    let mut announce: Vec<OutboxRow> = changes.iter().filter_map(|change| change.message(now)).collect();
+    announce.extend(entries.iter().map(|entry| entry.message.clone()));
+    let mut writes = Writes::new();
+    add_outcomes(&mut writes, changes, unknown_until);
+    status::add(&mut writes, &statuses);
+    add_postings(&mut writes, changes);
+    add_entries(&mut writes, &entries);
+    outbox::add(&mut writes, &announce);
+    writes.execute(transaction).await?;
+    authorization_ends(transaction, changes).await?;
     let reversals: Vec<Uuid> =
         changes.iter().filter(|change| change.decision.reverse).map(|change| change.known.payment).collect();
     open_reversals(transaction, &reversals, now).await?;
-    paid(transaction, changes).await?;
-    let mut announce: Vec<OutboxRow> = changes.iter().filter_map(|change| change.message(now)).collect();
-    let entries = settlement_entries(changes, now);
-    announce.extend(entries.iter().map(|(_, message)| message.clone()));
-    postings(transaction, changes, &entries).await?;
-    outbox::insert(transaction, &announce).await?;
     Ok(announce)
 }
 
-async fn outcomes(
-    transaction: &mut PgConnection,
-    changes: &[Change<'_>],
-    unknown_until: OffsetDateTime,
-) -> Result<(), StoreError> {
+fn add_outcomes(writes: &mut Writes, changes: &[Change<'_>], unknown_until: OffsetDateTime) {
+    let each = || changes.iter();
     let definite = |change: &Change<'_>| change.report.result.is_definite();
-    sqlx::query(
+    writes.add(
+        "completed",
         "UPDATE operation o SET
              outcome = CASE WHEN n.store THEN n.outcome ELSE o.outcome END,
              detail = CASE WHEN n.store THEN n.detail ELSE o.detail END,
              conflict = coalesce(n.conflict, o.conflict),
              completed_at = CASE WHEN n.store AND n.definite THEN now() ELSE o.completed_at END,
-             next_attempt_at = CASE WHEN n.store AND NOT n.definite THEN $7 ELSE o.next_attempt_at END
-         FROM unnest($1::uuid[], $2::bool[], $3::text[], $4::jsonb[], $5::text[], $6::bool[])
-              AS n(id, store, outcome, detail, conflict, definite)
-         WHERE o.id = n.id",
-    )
-    .bind(changes.iter().map(|change| change.known.operation).collect::<Vec<_>>())
-    .bind(changes.iter().map(|change| change.decision.store_outcome).collect::<Vec<_>>())
-    .bind(changes.iter().map(|change| change.report.result.as_str()).collect::<Vec<_>>())
-    .bind(changes.iter().map(|change| serde_json::json!(change.report.result)).collect::<Vec<_>>())
-    .bind(changes.iter().map(|change| change.decision.conflict).collect::<Vec<_>>())
-    .bind(changes.iter().map(definite).collect::<Vec<_>>())
-    .bind(unknown_until)
-    .execute(transaction)
-    .await?;
-    Ok(())
+             next_attempt_at = CASE WHEN n.store AND NOT n.definite THEN n.unknown_until ELSE o.next_attempt_at END
+         FROM",
+        |columns| {
+            columns
+                .add(each().map(|change| change.known.operation))
+                .add(each().map(|change| change.decision.store_outcome))
+                .add(each().map(|change| change.report.result.as_str()))
+                .add(each().map(|change| serde_json::json!(change.report.result)))
+                .add(each().map(|change| change.decision.conflict))
+                .add(each().map(definite))
+                .add(each().map(|_| unknown_until));
+        },
+        "AS n(id, store, outcome, detail, conflict, definite, unknown_until) WHERE o.id = n.id",
+    );
 }
 
 /// An acknowledged reversal settles what was open: of its authorization, and of a capture that was never found.
@@ -208,52 +209,36 @@ fn acquirer_time(change: &Change<'_>) -> Option<OffsetDateTime> {
     }
 }
 
-fn all_postings<'a>(changes: &'a [Change<'_>]) -> impl Iterator<Item = (&'a Change<'a>, &'a Posting, OffsetDateTime)> {
+fn postings<'a>(changes: &'a [Change<'_>]) -> impl Iterator<Item = (&'a Change<'a>, &'a Posting, OffsetDateTime)> {
     changes.iter().flat_map(|change| {
         let at = acquirer_time(change).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         change.decision.postings.iter().map(move |posting| (change, posting, at))
     })
 }
 
-/// Writes the postings, and of those that move money what finance is told.
-async fn postings(
-    transaction: &mut PgConnection,
-    changes: &[Change<'_>],
-    entries: &[(usize, OutboxRow)],
-) -> Result<(), StoreError> {
-    let rows: Vec<_> = all_postings(changes).collect();
-    if rows.is_empty() {
-        return Ok(());
+fn add_postings(writes: &mut Writes, changes: &[Change<'_>]) {
+    if postings(changes).next().is_none() {
+        return;
     }
-    let mut told = vec![None; rows.len()];
-    for (place, message) in entries {
-        told[*place] = Some(message.id);
-    }
-    sqlx::query(
-        "WITH n AS MATERIALIZED (
-             SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::bigint[], $7::text[],
-                                  $8::timestamptz[], $9::date[], $10::uuid[])
-                  AS n(operation_id, kind, payment_id, debit, credit, amount, currency, at, day, entry)),
-         posted AS (
-             INSERT INTO posting (operation_id, kind, payment_id, debit_account, credit_account, amount_minor, currency,
-                                  at, day)
-             SELECT operation_id, kind, payment_id, debit, credit, amount, currency, at, day FROM n)
-         INSERT INTO settlement_entry (id, operation_id, kind, payment_id, amount_minor, currency, day)
-         SELECT entry, operation_id, kind, payment_id, amount, currency, day FROM n WHERE entry IS NOT NULL",
-    )
-    .bind(rows.iter().map(|(change, ..)| change.known.operation).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, posting, _)| posting.kind.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(change, ..)| change.known.payment).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, posting, _)| posting.debit.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, posting, _)| posting.credit.as_str()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, posting, _)| posting.amount.value).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(_, posting, _)| posting.amount.currency.to_string()).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(.., at)| *at).collect::<Vec<_>>())
-    .bind(rows.iter().map(|(.., at)| clock::bishkek_day(*at)).collect::<Vec<_>>())
-    .bind(told)
-    .execute(transaction)
-    .await?;
-    Ok(())
+    writes.add(
+        "posted",
+        "INSERT INTO posting (operation_id, kind, payment_id, debit_account, credit_account, amount_minor, currency, at,
+                              day)
+         SELECT * FROM",
+        |columns| {
+            columns
+                .add(postings(changes).map(|(change, ..)| change.known.operation))
+                .add(postings(changes).map(|(_, posting, _)| posting.kind.as_str()))
+                .add(postings(changes).map(|(change, ..)| change.known.payment))
+                .add(postings(changes).map(|(_, posting, _)| posting.debit.as_str()))
+                .add(postings(changes).map(|(_, posting, _)| posting.credit.as_str()))
+                .add(postings(changes).map(|(_, posting, _)| posting.amount.value))
+                .add(postings(changes).map(|(_, posting, _)| posting.amount.currency.to_string()))
+                .add(postings(changes).map(|(.., at)| at))
+                .add(postings(changes).map(|(.., at)| clock::bishkek_day(at)));
+        },
+        "",
+    );
 }
 
 /// A bill becomes paid in the transaction that records the capture, and its receipt gets its number.
@@ -284,13 +269,45 @@ async fn paid(transaction: &mut PgConnection, changes: &mut [Change<'_>]) -> Res
     Ok(())
 }
 
-/// What finance receives: one entry for each movement of money, with its posting's place among all.
-fn settlement_entries(changes: &[Change<'_>], now: OffsetDateTime) -> Vec<(usize, OutboxRow)> {
-    all_postings(changes)
-        .enumerate()
-        .filter(|(_, (_, posting, _))| posting.kind.moves_money())
-        .map(|(place, (change, posting, at))| (place, settlement_entry(clock::new_id(), change, posting, at, now)))
+/// What finance is told of one movement of money.
+struct Entry<'a> {
+    change: &'a Change<'a>,
+    posting: &'a Posting,
+    day: Date,
+    message: OutboxRow,
+}
+
+/// One entry for each movement of money.
+fn settlement_entries<'a>(changes: &'a [Change<'_>], now: OffsetDateTime) -> Vec<Entry<'a>> {
+    postings(changes)
+        .filter(|(_, posting, _)| posting.kind.moves_money())
+        .map(|(change, posting, at)| {
+            let message = settlement_entry(clock::new_id(), change, posting, at, now);
+            Entry { change, posting, day: clock::bishkek_day(at), message }
+        })
         .collect()
+}
+
+fn add_entries(writes: &mut Writes, entries: &[Entry<'_>]) {
+    if entries.is_empty() {
+        return;
+    }
+    let each = || entries.iter();
+    writes.add(
+        "told",
+        "INSERT INTO settlement_entry (id, operation_id, kind, payment_id, amount_minor, currency, day) SELECT * FROM",
+        |columns| {
+            columns
+                .add(each().map(|entry| entry.message.id))
+                .add(each().map(|entry| entry.change.known.operation))
+                .add(each().map(|entry| entry.posting.kind.as_str()))
+                .add(each().map(|entry| entry.change.known.payment))
+                .add(each().map(|entry| entry.posting.amount.value))
+                .add(each().map(|entry| entry.posting.amount.currency.to_string()))
+                .add(each().map(|entry| entry.day));
+        },
+        "",
+    );
 }
 
 fn settlement_entry(

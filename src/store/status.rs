@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{StoreError, writes::Writes};
 use crate::payment::{
     Event, Status,
     card::{DeclineReason, MaskedCard},
@@ -68,63 +68,56 @@ impl StatusWrite {
 
 /// Writes statuses and journal. All or nothing: a guard that does not hold is an error, for the caller held the lock.
 pub async fn write(transaction: &mut PgConnection, writes: &[StatusWrite]) -> Result<(), StoreError> {
+    let mut rows = Writes::new();
+    add(&mut rows, writes);
+    rows.execute(transaction).await
+}
+
+/// Adds statuses and journal to what is written together.
+pub(super) fn add(rows: &mut Writes, writes: &[StatusWrite]) {
     if writes.is_empty() {
-        return Ok(());
+        return;
     }
     let changed: Vec<&StatusWrite> = writes.iter().filter(|write| write.to() != write.from).collect();
-    let written = update(transaction, &changed, &Journal::of(writes)).await?;
-    if written == changed.len() as u64 {
-        return Ok(());
+    if !changed.is_empty() {
+        add_statuses(rows, &changed);
     }
-    Err(StoreError::Unreadable(format!("{written} of {} guarded status writes held", changed.len())))
+    let steps = || writes.iter().flat_map(|write| steps(write).map(move |step| (write, step)));
+    rows.add(
+        "journalled",
+        "INSERT INTO journal (payment_id, version, event, from_status, to_status, operation_id, actor, detail)
+         SELECT * FROM",
+        |columns| {
+            columns
+                .add(steps().map(|(write, _)| write.payment))
+                .add(steps().map(|(write, _)| write.version_after()))
+                .add(steps().map(|(_, (event, ..))| event.as_str()))
+                .add(steps().map(|(_, (_, before, _))| before.as_str()))
+                .add(steps().map(|(_, (.., after))| after.as_str()))
+                .add(steps().map(|(write, _)| write.operation))
+                .add(steps().map(|(write, _)| write.actor.as_str()))
+                .add(steps().map(|(write, _)| write.detail.as_deref()));
+        },
+        "",
+    );
 }
 
-/// Journal rows as arrays, for `unnest`.
-#[derive(Default)]
-struct Journal<'a> {
-    payments: Vec<Uuid>,
-    versions: Vec<i32>,
-    events: Vec<&'static str>,
-    from: Vec<&'static str>,
-    to: Vec<&'static str>,
-    operations: Vec<Option<Uuid>>,
-    actors: Vec<&'a str>,
-    details: Vec<Option<&'a str>>,
+/// Each event with the statuses before and after it.
+fn steps(write: &StatusWrite) -> impl Iterator<Item = (Event, Status, Status)> {
+    write.steps.iter().scan(write.from, |status, (event, after)| {
+        let before = std::mem::replace(status, *after);
+        Some((*event, before, *after))
+    })
 }
 
-impl<'a> Journal<'a> {
-    fn of(writes: &'a [StatusWrite]) -> Self {
-        let mut rows = Self::default();
-        for write in writes {
-            let mut before = write.from;
-            for (event, after) in &write.steps {
-                rows.payments.push(write.payment);
-                rows.versions.push(write.version_after());
-                rows.events.push(event.as_str());
-                rows.from.push(before.as_str());
-                rows.to.push(after.as_str());
-                rows.operations.push(write.operation);
-                rows.actors.push(write.actor.as_str());
-                rows.details.push(write.detail.as_deref());
-                before = *after;
-            }
-        }
-        rows
-    }
-}
-
-/// Both in one statement; returns how many statuses were written.
-async fn update(
-    transaction: &mut PgConnection,
-    writes: &[&StatusWrite],
-    journal: &Journal<'_>,
-) -> Result<u64, StoreError> {
-    fn column<'a, T>(writes: &[&'a StatusWrite], value: impl Fn(&'a StatusWrite) -> T) -> Vec<T> {
-        writes.iter().map(|write| value(write)).collect()
-    }
-    let card = |write: &StatusWrite| write.learnt.card.clone();
-    let written: i64 = sqlx::query_scalar(
-        "WITH written AS (UPDATE payment p SET
+fn add_statuses(rows: &mut Writes, writes: &[&StatusWrite]) {
+    let each = || writes.iter();
+    let cards = || each().map(|write| write.learnt.card.as_ref());
+    let challenges = || each().map(|write| write.learnt.challenge.as_ref());
+    rows.guard("written", writes.len());
+    rows.add(
+        "written",
+        "UPDATE payment p SET
              status = n.status, previous_status = n.previous, version = p.version + 1, updated_at = now(),
              card_number_masked = coalesce(n.card_number, p.card_number_masked),
              card_brand = coalesce(n.card_brand, p.card_brand),
@@ -135,39 +128,25 @@ async fn update(
              challenge = coalesce(n.challenge, p.challenge),
              challenge_until = coalesce(n.challenge_until, p.challenge_until),
              captured_at = CASE WHEN n.status = 'captured' THEN now() ELSE p.captured_at END
-         FROM unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                     $9::text[], $10::text[], $11::text[], $12::jsonb[], $13::timestamptz[])
-              AS n(id, from_status, version, status, previous, card_number, card_brand, authorization_code, rrn,
-                   decline_reason, note, challenge, challenge_until)
-         WHERE p.id = n.id AND p.status = n.from_status AND p.version = n.version RETURNING 1),
-         noted AS (
-             INSERT INTO journal (payment_id, version, event, from_status, to_status, operation_id, actor, detail)
-             SELECT * FROM unnest($14::uuid[], $15::int[], $16::text[], $17::text[], $18::text[], $19::uuid[],
-                                  $20::text[], $21::text[]))
-         SELECT count(*) FROM written",
-    )
-    .bind(column(writes, |write| write.payment))
-    .bind(column(writes, |write| write.from.as_str()))
-    .bind(column(writes, |write| write.version))
-    .bind(column(writes, |write| write.to().as_str()))
-    .bind(column(writes, |write| write.previous().as_str()))
-    .bind(column(writes, |write| card(write).map(|card| card.number)))
-    .bind(column(writes, |write| card(write).map(|card| card.brand)))
-    .bind(column(writes, |write| write.learnt.authorization_code.as_deref()))
-    .bind(column(writes, |write| write.learnt.rrn.as_deref()))
-    .bind(column(writes, |write| write.learnt.decline_reason.map(DeclineReason::as_str)))
-    .bind(column(writes, |write| write.detail.as_deref()))
-    .bind(column(writes, |write| write.learnt.challenge.as_ref().map(|challenge| serde_json::json!(challenge))))
-    .bind(column(writes, |write| write.learnt.challenge.as_ref().map(|challenge| challenge.expires_at)))
-    .bind(&journal.payments)
-    .bind(&journal.versions)
-    .bind(&journal.events)
-    .bind(&journal.from)
-    .bind(&journal.to)
-    .bind(&journal.operations)
-    .bind(&journal.actors)
-    .bind(&journal.details)
-    .fetch_one(transaction)
-    .await?;
-    Ok(written.unsigned_abs())
+         FROM",
+        |columns| {
+            columns
+                .add(each().map(|write| write.payment))
+                .add(each().map(|write| write.from.as_str()))
+                .add(each().map(|write| write.version))
+                .add(each().map(|write| write.to().as_str()))
+                .add(each().map(|write| write.previous().as_str()))
+                .add(cards().map(|card| card.map(|card| card.number.as_str())))
+                .add(cards().map(|card| card.map(|card| card.brand.as_str())))
+                .add(each().map(|write| write.learnt.authorization_code.as_deref()))
+                .add(each().map(|write| write.learnt.rrn.as_deref()))
+                .add(each().map(|write| write.learnt.decline_reason.map(DeclineReason::as_str)))
+                .add(each().map(|write| write.detail.as_deref()))
+                .add(challenges().map(|challenge| challenge.map(|challenge| serde_json::json!(challenge))))
+                .add(challenges().map(|challenge| challenge.map(|challenge| challenge.expires_at)));
+        },
+        "AS n(id, from_status, version, status, previous, card_number, card_brand, authorization_code, rrn,
+              decline_reason, note, challenge, challenge_until)
+         WHERE p.id = n.id AND p.status = n.from_status AND p.version = n.version RETURNING 1",
+    );
 }

@@ -12,7 +12,12 @@ use super::{
 };
 use crate::{
     payment::BillStatus,
-    store::{StoreError, cards, keys, outbox::OutboxRow, read_money, read_word},
+    store::{
+        StoreError, cards, keys, limits,
+        outbox::{self, OutboxRow},
+        read_money, read_word,
+        writes::Writes,
+    },
 };
 
 /// What one transaction came to. A member without a fate found its bill locked: it must be tried alone.
@@ -45,8 +50,7 @@ pub(super) async fn attempt(terms: &Terms<'_>, members: &[&NewPayment], wait: bo
     batch.check_bills(&mut tx, now, wait).await?;
     batch.check_limits(&mut tx, limits, now).await?;
     batch.check_cards(&mut tx, now).await?;
-    batch.take_keys(&mut tx).await?;
-    batch.insert_payments(&mut tx, now).await?;
+    batch.insert(&mut tx, now).await?;
     // Somebody with the same key may have won meanwhile: his answer is better than our refusal.
     let refused = batch.those(|fate| matches!(fate, Some(Acceptance::Refused(_))));
     batch.replay(&mut tx, &refused).await?;
@@ -231,55 +235,40 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Takes the idempotency keys, in order. Waits for an undecided rival at most the lock time-out.
-    async fn take_keys(&mut self, db: &mut PgConnection) -> Result<(), StoreError> {
-        let undecided = self.undecided();
-        let keyed = self.keyed(&undecided);
-        if keyed.is_empty() {
-            return Ok(());
-        }
-        let rows = sqlx::query(
-            "INSERT INTO idempotency_key (caller, key, fingerprint, payment_id, answer)
-             SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::uuid[], $5::text[]) AS n (caller, key)
-             ORDER BY n.caller, n.key ON CONFLICT DO NOTHING RETURNING payment_id",
-        )
-        .bind(keyed.iter().map(|(index, _)| self.members[*index].caller.as_str()).collect::<Vec<_>>())
-        .bind(keyed.iter().map(|(_, idempotency)| idempotency.key.as_str()).collect::<Vec<_>>())
-        .bind(keyed.iter().map(|(_, idempotency)| &idempotency.fingerprint[..]).collect::<Vec<_>>())
-        .bind(keyed.iter().map(|(index, _)| self.members[*index].id).collect::<Vec<_>>())
-        .bind(keyed.iter().map(|(_, idempotency)| idempotency.answer.as_str()).collect::<Vec<_>>())
-        .fetch_all(&mut *db)
-        .await?;
-        let taken: HashSet<Uuid> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        let losers: Vec<usize> =
-            keyed.iter().map(|(index, _)| *index).filter(|index| !taken.contains(&self.members[*index].id)).collect();
-        for loser in &losers {
-            self.refuse(*loser, Refusal::InFlight);
-        }
-        self.replay(db, &losers).await
-    }
-
-    /// Inserts the payments. The unique indexes judge; a loser gives its key back.
-    async fn insert_payments(&mut self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), StoreError> {
+    /// Inserts the keys and the payments. Who does not get its key is answered by what stands under it; a payment that
+    /// cannot be gives its key back.
+    async fn insert(&mut self, db: &mut PgConnection, now: OffsetDateTime) -> Result<(), StoreError> {
         let undecided = self.undecided();
         if undecided.is_empty() {
             return Ok(());
         }
-        let inserted = insert(db, undecided.iter().map(|index| self.members[*index]).collect(), now).await?;
-        let (winners, losers): (Vec<usize>, Vec<usize>) =
-            undecided.into_iter().partition(|index| inserted.contains(&self.members[*index].id));
-        for winner in winners {
-            self.fates[winner] = Some(Acceptance::New);
+        let members: Vec<&NewPayment> = undecided.iter().map(|index| self.members[*index]).collect();
+        let inserted = insert(db, &members, now).await?;
+        let (mut late, mut losers) = (Vec::new(), Vec::new());
+        for (index, member) in undecided.into_iter().zip(members) {
+            if inserted.payments.contains(&member.id) {
+                self.fates[index] = Some(Acceptance::New);
+            } else if member.idempotency.is_some() && !inserted.keys.contains(&member.id) {
+                self.refuse(index, Refusal::InFlight);
+                late.push(index);
+            } else {
+                losers.push(index);
+            }
         }
+        self.replay(db, &late).await?;
         if losers.is_empty() {
             return Ok(());
         }
-        sqlx::query("DELETE FROM idempotency_key WHERE payment_id = ANY($1) AND (caller, key) IN (SELECT * FROM unnest($2::text[], $3::text[]))")
-            .bind(losers.iter().map(|index| self.members[*index].id).collect::<Vec<_>>())
-            .bind(self.keyed(&losers).iter().map(|(index, _)| self.members[*index].caller.as_str()).collect::<Vec<_>>())
-            .bind(self.keyed(&losers).iter().map(|(_, idempotency)| idempotency.key.as_str()).collect::<Vec<_>>())
-            .execute(&mut *db)
-            .await?;
+        let keyed = self.keyed(&losers);
+        sqlx::query(
+            "DELETE FROM idempotency_key k USING unnest($1::text[], $2::text[], $3::uuid[]) AS n (caller, key, payment_id)
+             WHERE k.caller = n.caller AND k.key = n.key AND k.payment_id = n.payment_id",
+        )
+        .bind(keyed.iter().map(|(index, _)| self.members[*index].caller.as_str()).collect::<Vec<_>>())
+        .bind(keyed.iter().map(|(_, idempotency)| idempotency.key.as_str()).collect::<Vec<_>>())
+        .bind(keyed.iter().map(|(index, _)| self.members[*index].id).collect::<Vec<_>>())
+        .execute(&mut *db)
+        .await?;
         self.explain_losers(db, &losers).await
     }
 
@@ -337,28 +326,22 @@ impl Batch<'_> {
                 CardSource::Stored(_) => None,
             })
             .collect();
-        cards::insert(db, &inline).await?;
         let outbox: Vec<OutboxRow> = winners.iter().filter_map(|member| message(member, now)).collect();
         let origins: Vec<_> = winners.iter().filter_map(|member| Some((member.id, member.origin.as_ref()?))).collect();
-        sqlx::query(
-            "WITH journalled AS (INSERT INTO journal (payment_id, version, event, to_status, actor, at)
-                 SELECT id, 1, 'accepted', 'accepted', 'intake', $2 FROM unnest($1::uuid[]) AS n (id)),
-                  originated AS (INSERT INTO payment_origin (payment_id, address, device, at)
-                 SELECT n.*, $2 FROM unnest($7::uuid[], $8::bytea[], $9::bytea[]) AS n)
-             INSERT INTO outbox (id, routing_key, body, traceparent)
-             SELECT * FROM unnest($3::uuid[], $4::text[], $5::bytea[], $6::text[])",
-        )
-        .bind(winners.iter().map(|member| member.id).collect::<Vec<_>>())
-        .bind(now)
-        .bind(outbox.iter().map(|row| row.id).collect::<Vec<_>>())
-        .bind(outbox.iter().map(|row| row.topic.routing_key()).collect::<Vec<_>>())
-        .bind(outbox.iter().map(|row| row.body.as_slice()).collect::<Vec<_>>())
-        .bind(outbox.iter().map(|row| row.traceparent.as_deref()).collect::<Vec<_>>())
-        .bind(origins.iter().map(|(payment, _)| *payment).collect::<Vec<_>>())
-        .bind(origins.iter().map(|(_, origin)| &origin.address[..]).collect::<Vec<_>>())
-        .bind(origins.iter().map(|(_, origin)| origin.device.as_ref().map(|device| &device[..])).collect::<Vec<_>>())
-        .execute(db)
-        .await?;
+        let mut writes = Writes::new();
+        cards::add(&mut writes, &inline);
+        limits::add_origins(&mut writes, &origins, now);
+        writes.add(
+            "journalled",
+            "INSERT INTO journal (payment_id, at, version, event, to_status, actor)
+             SELECT n.*, 1, 'accepted', 'accepted', 'intake' FROM",
+            |columns| {
+                columns.add(winners.iter().map(|member| member.id)).add(winners.iter().map(|_| now));
+            },
+            "AS n",
+        );
+        outbox::add(&mut writes, &outbox);
+        writes.execute(db).await?;
         Ok(outbox)
     }
 }

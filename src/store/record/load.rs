@@ -61,19 +61,22 @@ pub(super) async fn load(
 }
 
 /// Locks bills, then payments, each in one order. The bill is locked too, so that "paid by another channel" cannot slip
-/// in between this decision and its commit.
+/// in between this decision and its commit. No payment is looked at before all bills are counted, and so locked.
 ///
 /// A statement of its own: what is read must be read *after* the wait for the locks. Within one statement PostgreSQL
 /// would see the locked rows as they are now, and everything joined to them as it was before the wait (manual, 13.2.1).
 async fn lock(transaction: &mut PgConnection, operations: &[Uuid]) -> Result<(), StoreError> {
-    for statement in [
-        "SELECT FROM unnest($1::uuid[]) AS n (id) JOIN operation o ON o.id = n.id JOIN payment p ON p.id = o.payment_id
-         JOIN bill b ON b.code = p.bill_code ORDER BY b.code FOR NO KEY UPDATE OF b",
-        "SELECT FROM unnest($1::uuid[]) AS n (id) JOIN operation o ON o.id = n.id JOIN payment p ON p.id = o.payment_id
-         ORDER BY p.id FOR NO KEY UPDATE OF p",
-    ] {
-        sqlx::query(statement).bind(operations).execute(&mut *transaction).await?;
-    }
+    sqlx::query(
+        "WITH bills AS MATERIALIZED (
+             SELECT FROM unnest($1::uuid[]) AS n (id) JOIN operation o ON o.id = n.id
+             JOIN payment p ON p.id = o.payment_id JOIN bill b ON b.code = p.bill_code
+             ORDER BY b.code FOR NO KEY UPDATE OF b)
+         SELECT FROM unnest($1::uuid[]) AS n (id) JOIN operation o ON o.id = n.id JOIN payment p ON p.id = o.payment_id
+         WHERE (SELECT count(*) FROM bills) >= 0 ORDER BY p.id FOR NO KEY UPDATE OF p",
+    )
+    .bind(operations)
+    .execute(transaction)
+    .await?;
     Ok(())
 }
 
