@@ -21,13 +21,13 @@ use super::{
     offer::{Crowd, Offered},
     percentiles::Percentiles,
     prepare::{self, Cards},
-    report::{Figures, Memory, Report, Servers, Setup, Stages, end_to_end},
+    report::{Figures, GrownShown, Memory, Report, Servers, Setup, Stages, end_to_end},
 };
 use crate::{
     broker,
     services::Server,
-    stage::{Set, Stage},
-    store::{books, measure},
+    stage::{self, Set, Stage},
+    store::{books, grown, measure},
     verify,
 };
 
@@ -71,6 +71,9 @@ pub(super) async fn all(
     };
     let mut setup = setup(options, set, warm_up, servers);
     setup.recorded_by = if by_commit { "commit" } else { "transaction" };
+    if let Some(grown) = options.grown {
+        setup.grown = Some(GrownShown { grown, database_bytes: grown::size(&set.pool).await? });
+    }
     let (mut runs, mut offered, mut queues) = (Vec::new(), Vec::new(), None);
     for number in 1..=options.runs {
         let (figures, payments) = bench.run(pace, queues, say).await?;
@@ -80,7 +83,12 @@ pub(super) async fn all(
         runs.push(figures);
         offered.extend(payments);
     }
-    let findings = verify::verify(&set.config, &set.pool, &set.broker, &set.clock, Duration::ZERO).await?;
+    if let Some(grown) = options.grown.filter(|grown| grown.backlog > 0) {
+        let waiting = stage::grown::waiting(&set.broker).await?;
+        anyhow::ensure!(waiting == grown.backlog, "of {} messages {waiting} still wait at the broker", grown.backlog);
+    }
+    let findings =
+        verify::verify(&set.config, &set.pool, &set.broker, &set.clock, Duration::ZERO, set.books_from).await?;
     Report::of(runs, &offered, setup, findings, bench.meters.parts())
 }
 
@@ -176,7 +184,8 @@ impl Bench<'_> {
             }
         }
         let (mut authorized, mut recorded) = (Vec::new(), Vec::new());
-        measure::passages(&self.set.pool, began_at, self.by_commit, |passage| {
+        let payments: Vec<Uuid> = due.keys().copied().collect();
+        measure::passages(&self.set.pool, &payments, self.by_commit, |passage| {
             let Some(due) = due.get(&passage.payment) else { return };
             let since = |at: OffsetDateTime| (at - *due).try_into().unwrap_or(Duration::ZERO);
             authorized.extend(passage.authorized.map(since));
@@ -237,6 +246,7 @@ fn setup(options: &BenchOptions, set: &Set, warm_up: usize, servers: Servers) ->
         profile: if cfg!(debug_assertions) { "dev" } else { "release" },
         cpus: available_parallelism().map_or(1, NonZero::get),
         recorded_by: "",
+        grown: None,
         servers: servers.into(),
     }
 }

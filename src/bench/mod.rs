@@ -28,19 +28,25 @@ pub use self::{
     compare::{Comparison, compare},
     meters::{ByPart, PerPayment},
     percentiles::Percentiles,
-    report::{Figures, Memory, Report, Setup, Verified},
+    report::{Figures, GrownShown, Memory, Report, Setup, Verified},
     spread::Range,
 };
+pub use crate::stage::Grown;
 use crate::{
     app,
     simulator::{Latency, SimulatorOptions},
     stage::{self, Plan, Stage},
+    store::grown,
 };
 
 /// Cards are sealed before the clock starts and expire ten minutes later; a longer run would measure refusals.
 pub const LONGEST: Duration = Duration::from_secs(300);
 /// The most payments of a run: each request is in memory, sealed, before the clock starts.
 pub const MOST_PAYMENTS: usize = 200_000;
+/// The most payments that the books hold from the beginning.
+pub const MOST_GROWN: u64 = grown::MOST_PAYMENTS;
+/// The most messages that wait at the broker, and the most dead letters that are parked, from the beginning.
+pub const MOST_LEFT_OVER: u64 = 4_000_000;
 /// The most payers of the closed loop.
 pub const MOST_PAYERS: usize = 4_000;
 /// More acquirer answers than these cannot go wrong: the circuit breaker would measure itself.
@@ -93,6 +99,8 @@ pub struct BenchOptions {
     pub topology: Topology,
     /// Whether servers that run already are left alone, and private ones started.
     pub private: bool,
+    /// What the books and the queues hold before the first payment; only private servers may be filled.
+    pub grown: Option<Grown>,
     /// How long each part of the ceiling is measured; zero: not at all.
     pub ceiling: Duration,
     /// The settings file.
@@ -138,6 +146,7 @@ async fn act(options: &BenchOptions, stage: &mut Stage, say: &impl Fn(&str)) -> 
             Topology::Processes => stage::Topology::Processes,
             Topology::One => stage::Topology::One,
         },
+        grown: options.grown,
     };
     let set = stage.raise(&plan, say).await?;
     tokio::select! {

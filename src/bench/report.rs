@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    Ceiling, Range, Topology,
+    Ceiling, Grown, Range, Topology,
     line::Answer,
     meters::{ByPart, PerPayment},
     offer::Offered,
@@ -115,9 +115,22 @@ pub struct Setup {
     /// What `accept_to_recorded` goes by: `commit`, or where the database keeps no times of commits the `transaction`'s
     /// beginning.
     pub recorded_by: &'static str,
+    /// What the books and the queues held before the first payment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grown: Option<GrownShown>,
     /// PostgreSQL and RabbitMQ.
     #[serde(flatten)]
     pub servers: ServersShown,
+}
+
+/// What there was before the first payment.
+#[derive(Debug, Clone, Serialize)]
+pub struct GrownShown {
+    /// As it was asked for.
+    #[serde(flatten)]
+    pub grown: Grown,
+    /// The database's size after the warm-up.
+    pub database_bytes: u64,
 }
 
 /// The servers, as they were found.

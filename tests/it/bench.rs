@@ -120,3 +120,40 @@ fn reports_are_compared_and_what_is_none_is_refused() {
     assert_eq!(tolom(&none, &[]).status.code(), Some(2));
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_with_a_year_behind_it_and_a_backlog_beside_it_is_measured_and_keeps_every_rule() {
+    let grown = ["--private", "--grown", "3000", "--backlog", "2500", "--dead-letters", "1200"];
+    let report = report(&[&grown[..], &["--payments", "10", "--concurrency", "3", "--ceiling", "0"]].concat()).await;
+    assert_eq!(report["outcomes"]["captured"], 10);
+    let shown = &report["config"]["grown"];
+    assert_eq!(
+        (&shown["payments"], &shown["backlog"], &shown["dead_letters"]),
+        (&3000.into(), &2500.into(), &1200.into())
+    );
+    assert!(number(&report, "/config/grown/database_bytes") > 10e6, "{report:#}");
+    let findings = &report["verify"]["findings"];
+    // Twice each bill and each captured payment, at least.
+    assert!(number(findings, "/1/checked") > 6_000.0, "{findings:#}");
+    assert!(
+        findings[7]["notes"][0].as_str().unwrap().starts_with("1200 dead letters of tolom.receipt"),
+        "{findings:#}"
+    );
+    // The run's own payments alone are measured: the messages of each, and no receipt of the backlog.
+    assert_eq!(number(&report, "/per_payment/messages"), 6.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_elses_servers_are_filled() {
+    for (arguments, named) in [
+        (&["--grown", "1000"][..], "--private"),
+        (&["--private", "--backlog", "10"], "--grown"),
+        (&["--private", "--dead-letters", "10"], "--grown"),
+        (&["--private", "--grown", "0"], "--grown"),
+        (&["--private", "--grown", "60000000"], "--grown"),
+    ] {
+        let refused = bench(arguments).await;
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && told.contains(named), "{arguments:?}: {told}");
+    }
+}

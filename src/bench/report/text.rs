@@ -1,6 +1,6 @@
 //! The figures for people.
 
-use super::{Figures, Report, Setup, Topology};
+use super::{Figures, GrownShown, Report, Setup, Topology};
 use crate::{bench::Percentiles, config::CaptureMode, verify};
 
 const STAGES: [(&str, &str); 4] = [
@@ -45,11 +45,21 @@ impl Report {
             _ => String::new(),
         };
         let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "of unknown version".to_owned());
+        let grown = self.config.grown.as_ref().map_or_else(String::new, |GrownShown { grown, database_bytes }| {
+            format!(
+                "  from the beginning {} payments of a year in the books ({:.1} GB), {} dead letters parked, {} messages \
+                 waiting at the broker\n",
+                grown.payments,
+                *database_bytes as f64 / 1e9,
+                grown.dead_letters,
+                grown.backlog
+            )
+        });
         let medians = if *runs > 1 { format!("; medians of {runs} runs, range in brackets") } else { String::new() };
         format!(
             "  {} payments, {load}{medians}\n  captured {capture}; the acquirer takes {acquirer_latency} ms{faults}; \
              {warm_up} payments to warm up\n  {topology}; {profile} build; {cpus} CPUs for everything; \
-             PostgreSQL {}, RabbitMQ {}\n",
+             PostgreSQL {}, RabbitMQ {}\n{grown}",
             self.payments,
             version(&servers.database.version),
             version(&servers.broker.version),
