@@ -126,7 +126,7 @@ async fn a_year_and_a_payment(capture: CaptureMode) {
 
     let newest = "SELECT id FROM payment WHERE id <> $1 ORDER BY accepted_at DESC LIMIT 1";
     let newest: Uuid = sqlx::query_scalar(newest).bind(paid).fetch_one(&world.pool).await.unwrap();
-    pretty_assertions(&shapes(&world.pool, newest).await, &shapes(&world.pool, paid).await);
+    assert_same_shape(&shapes(&world.pool, newest).await, &shapes(&world.pool, paid).await);
     // Of a year, a month's keys are left.
     let keys = world.count("SELECT count(*) FROM idempotency_key").await;
     assert!((35..=42).contains(&keys), "{keys}");
@@ -149,7 +149,7 @@ async fn a_year_and_a_payment(capture: CaptureMode) {
     world.finish_without_acquirer().await;
 }
 
-fn pretty_assertions(ours: &BTreeMap<&str, Vec<String>>, pipelines: &BTreeMap<&str, Vec<String>>) {
+fn assert_same_shape(ours: &BTreeMap<&str, Vec<String>>, pipelines: &BTreeMap<&str, Vec<String>>) {
     for (table, rows) in pipelines {
         assert_eq!(&ours[table], rows, "{table}");
     }
