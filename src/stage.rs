@@ -27,7 +27,7 @@ use crate::{
     payer::Payer,
     payment::{Currency, Money, PaymentCode, card::CardInput},
     sealing::{self, KeyDir},
-    services::{Given, Server, Services, Wanted},
+    services::{Given, Own, Server, Services, Wanted},
     simulator::{self, Simulator, SimulatorOptions},
     store::{
         self,
@@ -128,6 +128,25 @@ pub(crate) struct Stage {
     drain: Duration,
 }
 
+/// What runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Running<'a> {
+    app: Option<&'a App>,
+    /// The processes apart, where the topology has some.
+    pub(crate) apart: Option<&'a Apart>,
+}
+
+impl Running<'_> {
+    /// Ends when a part of the pipeline cannot go on; before it has started, never.
+    pub(crate) async fn failed(self) {
+        match (self.app, self.apart) {
+            (Some(app), _) => app.failed().await,
+            (None, Some(apart)) => apart.failed().await,
+            (None, None) => std::future::pending().await,
+        }
+    }
+}
+
 impl Stage {
     /// Makes everything and starts it. What was made before an error is there for [`Stage::strike`].
     pub(crate) async fn raise(&mut self, plan: &Plan, say: impl Fn(&str)) -> anyhow::Result<Set> {
@@ -223,9 +242,11 @@ impl Stage {
         Ok((store::connect(&config.database)?, Broker::new(&config.broker)))
     }
 
-    /// The processes apart, where the topology has some.
-    pub(crate) const fn apart(&self) -> Option<&Apart> {
-        self.apart.as_ref()
+    /// What runs, to be watched, and beside it the broker that was started for us, to be stopped and started again.
+    pub(crate) fn hands(&mut self) -> (Running<'_>, Option<Own<'_>>) {
+        let Self { services, app, apart, .. } = self;
+        let broker = services.as_mut().and_then(|services| services.one(Server::Broker).ok());
+        (Running { app: app.as_ref(), apart: apart.as_ref() }, broker)
     }
 
     /// Whether a server was started for us.
@@ -235,11 +256,7 @@ impl Stage {
 
     /// Ends when a part of the pipeline cannot go on; before it has started, never.
     pub(crate) async fn failed(&self) {
-        match (&self.app, &self.apart) {
-            (Some(app), _) => app.failed().await,
-            (None, Some(apart)) => apart.failed().await,
-            (None, None) => std::future::pending().await,
-        }
+        Running { app: self.app.as_ref(), apart: self.apart.as_ref() }.failed().await;
     }
 
     /// Ends and removes everything. What cannot be removed is told, and does not keep the rest.

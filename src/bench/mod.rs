@@ -13,6 +13,7 @@ mod machine;
 mod measure;
 mod meters;
 mod offer;
+mod outage;
 mod percentiles;
 mod prepare;
 mod report;
@@ -20,13 +21,16 @@ mod spread;
 
 use std::{path::PathBuf, time::Duration};
 
+use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
+use self::measure::Ground;
 pub use self::{
     ceiling::Ceiling,
     compare::{Comparison, compare},
     meters::{ByPart, PerPayment},
+    outage::{Outage, fits},
     percentiles::Percentiles,
     report::{Figures, GrownShown, Memory, Report, Setup, Verified},
     spread::Range,
@@ -34,6 +38,7 @@ pub use self::{
 pub use crate::stage::Grown;
 use crate::{
     app,
+    services::Server,
     simulator::{Latency, SimulatorOptions},
     stage::{self, Plan, Stage},
     store::grown,
@@ -101,6 +106,9 @@ pub struct BenchOptions {
     pub private: bool,
     /// What the books and the queues hold before the first payment; only private servers may be filled.
     pub grown: Option<Grown>,
+    /// How long the broker is away during the run, which must be a single one in an open loop into which that
+    /// [`fits`]; only a private broker may be.
+    pub outage: Option<Duration>,
     /// How long each part of the ceiling is measured; zero: not at all.
     pub ceiling: Duration,
     /// The settings file.
@@ -149,9 +157,12 @@ async fn act(options: &BenchOptions, stage: &mut Stage, say: &impl Fn(&str)) -> 
         grown: options.grown,
     };
     let set = stage.raise(&plan, say).await?;
+    let private = [Server::Database, Server::Broker].map(|server| stage.is_ours(server));
+    let (running, broker) = stage.hands();
+    let ground = Ground { apart: running.apart.context("the benchmark's roles run apart")?, private, broker };
     tokio::select! {
-        report = measure::all(options, &set, stage, say) => report,
-        () = stage.failed() => Err(anyhow::anyhow!("a part of the pipeline cannot go on; see {}", set.addresses.log.display())),
+        report = measure::all(options, &set, ground, say) => report,
+        () = running.failed() => Err(anyhow::anyhow!("a part of the pipeline cannot go on; see {}", set.addresses.log.display())),
     }
 }
 

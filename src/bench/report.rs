@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    Ceiling, Grown, Range, Topology,
+    Ceiling, Grown, Outage, Range, Topology,
     line::Answer,
     meters::{ByPart, PerPayment},
     offer::Offered,
@@ -50,6 +50,9 @@ pub struct Figures {
     pub peak_memory_mb: ByPart,
     /// What else an accepted payment takes.
     pub per_payment: PerPayment,
+    /// What became of payments while the broker was away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage: Option<Outage>,
 }
 
 /// Memory in megabytes.
@@ -118,6 +121,9 @@ pub struct Setup {
     /// What the books and the queues held before the first payment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grown: Option<GrownShown>,
+    /// How long the broker was to be away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outage_s: Option<u64>,
     /// PostgreSQL and RabbitMQ.
     #[serde(flatten)]
     pub servers: ServersShown,
@@ -203,7 +209,10 @@ impl Report {
         let undone = if config.fault_rate > 0.0 { count(REVERSED) + count(FAILED) } else { 0 };
         let documents = runs.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            ok: verify.ok && captured > 0 && captured + shed + undone == offered.len(),
+            ok: verify.ok
+                && captured > 0
+                && runs.iter().all(|run| run.outage.is_none_or(|outage| outage.lost == 0))
+                && captured + shed + undone == offered.len(),
             figures: serde_json::from_value(spread::medians(&documents))?,
             range: if documents.len() > 1 { spread::range(&documents) } else { Range::new() },
             payments: offered.len(),

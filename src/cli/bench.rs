@@ -81,6 +81,9 @@ struct Wanted {
     /// With `--grown`: so many dead letters are parked.
     #[arg(long, value_name = "N", default_value_t = 0, requires = "grown", value_parser = clap::value_parser!(u64).range(..=MOST_LEFT_OVER))]
     dead_letters: u64,
+    /// With `--rate`: stop the private broker for so many seconds while payments go on being offered, and start it again.
+    #[arg(long, value_name = "SECONDS", requires = "private", requires = "rate", conflicts_with = "runs", value_parser = clap::value_parser!(u64).range(1..=LONGEST.as_secs()))]
+    outage: Option<u64>,
     /// How long each part of the servers' ceiling is measured; 0: not at all.
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
     ceiling: f64,
@@ -121,6 +124,13 @@ impl Wanted {
                     "{payments} payments at {rate} a second: at most {most} within {longest} s can be offered"
                 )));
             }
+            let offered = Duration::from_secs_f64(seconds);
+            if let Some(outage) = self.outage.filter(|outage| !bench::fits(Duration::from_secs(*outage), offered)) {
+                return Err(Failure::Unusable(format!(
+                    "--outage {outage}: payments are offered for {seconds} s; some must be due before the broker goes, a \
+                     third of that but at most 10 s, and until it is started again"
+                )));
+            }
         }
         Ok(BenchOptions {
             amount,
@@ -136,6 +146,7 @@ impl Wanted {
                 dead_letters: self.dead_letters,
                 backlog: self.backlog,
             }),
+            outage: self.outage.map(Duration::from_secs),
             ceiling: Duration::from_secs_f64(self.ceiling),
             config_file,
             flags,

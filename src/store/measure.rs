@@ -135,3 +135,16 @@ pub async fn passages(
     }
     Ok(())
 }
+
+/// How many of these payments have come to an end.
+pub async fn ended(pool: &PgPool, payments: &[Uuid]) -> Result<usize, StoreError> {
+    let mut ended = 0;
+    for payments in payments.chunks(TOGETHER) {
+        let count = sqlx::query_scalar::<_, i64>(
+            "SELECT count(*) FROM unnest($1::uuid[]) AS n (id) JOIN payment p ON p.id = n.id
+             WHERE p.status IN ('captured', 'settled', 'declined', 'failed', 'reversed')",
+        );
+        ended += count.bind(payments).fetch_one(pool).await?.unsigned_abs();
+    }
+    Ok(usize::try_from(ended).unwrap_or(usize::MAX))
+}
