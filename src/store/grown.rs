@@ -33,7 +33,8 @@ pub const MOST_PAYMENTS: u64 = 50_000_000;
 /// Tables that are filled side by side, at most: more would only fight for the disk.
 const SIDE_BY_SIDE: usize = 4;
 /// Waits for nothing that can be made anew, and sorts in memory what fits.
-const SESSION: &str = "SET synchronous_commit = off; SET maintenance_work_mem = '512MB'; SET work_mem = '64MB'";
+const SESSION: &str =
+    "SET synchronous_commit = off; SET maintenance_work_mem = '512MB'; SET work_mem = '64MB'; SET jit = off";
 /// Letters parked in one statement.
 const LETTERS: u64 = 1_000;
 const SOURCE: &str = "/tolom/record";
@@ -82,9 +83,12 @@ pub async fn fill(settings: &config::Database, past: &Past) -> Result<(), StoreE
     let filling = TABLES.iter().map(|(table, rows)| fill_table(settings, past, table, rows, &built));
     stream::iter(filling).buffer_unordered(side_by_side).try_collect::<()>().await?;
     // What refers to other tables, once these are whole.
-    for foreign in built.iter().filter(|built| built.refers) {
+    let foreign: Vec<&Built> = built.iter().filter(|built| built.refers).collect();
+    for foreign in &foreign {
         foreign.make(&mut connection).await?;
     }
+    let validating = foreign.into_iter().map(|foreign| validate(settings, past, foreign));
+    stream::iter(validating).buffer_unordered(side_by_side).try_collect::<()>().await?;
     let again = catalog::read(&mut connection, &tables).await?;
     if again != built {
         return Err(StoreError::Unreadable("indexes and constraints are not as they were".to_owned()));
@@ -109,6 +113,13 @@ async fn fill_table(
     for built in built.iter().filter(|built| built.table == table && !built.refers) {
         built.make(&mut connection).await?;
     }
+    let _ = connection.close().await;
+    Ok(())
+}
+
+async fn validate(settings: &config::Database, past: &Past, foreign: &Built) -> Result<(), StoreError> {
+    let mut connection = connect(settings, past).await?;
+    foreign.validate(&mut connection).await?;
     let _ = connection.close().await;
     Ok(())
 }

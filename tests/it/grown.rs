@@ -56,8 +56,7 @@ const TABLES: [(&str, &str); 8] = [
     ("idempotency_key", "payment_id"),
 ];
 
-fn past(config: &Config) -> Past {
-    let now = OffsetDateTime::now_utc();
+fn past(config: &Config, now: OffsetDateTime) -> Past {
     let until = now - time::Duration::days(1);
     Past {
         payments: PAYMENTS,
@@ -116,7 +115,7 @@ async fn a_year_and_a_payment(capture: CaptureMode) {
         .execute(&world.pool)
         .await
         .unwrap();
-    grown::fill(&world.config.database, &past(&world.config)).await.unwrap();
+    grown::fill(&world.config.database, &past(&world.config, world.clock.now())).await.unwrap();
     world.run(tolom::workers::ALL.to_vec()).await;
     let (paid, status) = world.pay_to_the_end(&world.bill("1100009001").await, "4111111111111111").await;
     assert_eq!(status, "captured");
@@ -143,7 +142,7 @@ async fn a_year_and_a_payment(capture: CaptureMode) {
     assert_eq!(contradicted.iter().filter(|finding| !finding.ok).count(), 1, "\n{}", verify::table(&contradicted));
 
     // Books that are in use are not filled.
-    let again = grown::fill(&world.config.database, &past(&world.config)).await;
+    let again = grown::fill(&world.config.database, &past(&world.config, world.clock.now())).await;
     assert!(again.is_err_and(|error| error.to_string().contains("not empty")));
     assert_eq!(world.count("SELECT count(*) FROM payment").await, PAYMENTS.cast_signed() + 1);
     world.finish_without_acquirer().await;
@@ -170,7 +169,7 @@ async fn letters_about_payments_of_the_year_are_parked_and_can_be_replayed() {
     let world = World::prepared(|_| ()).await;
     let _ = world.bill("1100009001").await;
     sqlx::query("DELETE FROM bill").execute(&world.pool).await.unwrap();
-    grown::fill(&world.config.database, &past(&world.config)).await.unwrap();
+    grown::fill(&world.config.database, &past(&world.config, world.clock.now())).await.unwrap();
     let captured = grown::captured(&world.pool, 100).await.unwrap();
     assert_eq!(captured.len(), 100);
     grown::park_letters(&world.pool, &captured, 1_500, "tolom.receipt", world.clock.now()).await.unwrap();

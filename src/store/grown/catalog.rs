@@ -13,11 +13,20 @@ pub(super) struct Built {
     pub(super) refers: bool,
     drop: String,
     make: String,
+    /// Of a foreign key: what holds it against the rows that are there. Making it does not.
+    validate: Option<String>,
 }
 
 impl Built {
     pub(super) async fn make(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
         sqlx::raw_sql(AssertSqlSafe(self.make.clone())).execute(connection).await?;
+        Ok(())
+    }
+
+    /// May be done to several tables side by side.
+    pub(super) async fn validate(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        let Some(validate) = self.validate.clone() else { return Ok(()) };
+        sqlx::raw_sql(AssertSqlSafe(validate)).execute(connection).await?;
         Ok(())
     }
 }
@@ -28,14 +37,16 @@ pub(super) async fn read(connection: &mut PgConnection, tables: &[&str]) -> Resu
         "WITH t AS MATERIALIZED (SELECT name::regclass AS oid FROM unnest($1::text[]) AS name)
          SELECT conrelid::regclass::text AS on_table, contype = 'f' AS refers,
                 format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname) AS drop,
-                format('ALTER TABLE %s ADD CONSTRAINT %I %s', conrelid::regclass, conname, pg_get_constraintdef(oid))
-                    AS make
+                format('ALTER TABLE %s ADD CONSTRAINT %I %s%s', conrelid::regclass, conname, pg_get_constraintdef(oid),
+                       CASE WHEN contype = 'f' AND convalidated THEN ' NOT VALID' END) AS make,
+                CASE WHEN contype = 'f' AND convalidated
+                     THEN format('ALTER TABLE %s VALIDATE CONSTRAINT %I', conrelid::regclass, conname) END AS validate
          FROM pg_constraint
          WHERE contype IN ('p', 'u', 'x', 'f')
            AND (conrelid IN (SELECT oid FROM t) OR contype = 'f' AND confrelid IN (SELECT oid FROM t))
          UNION ALL
          SELECT indrelid::regclass::text, false, format('DROP INDEX %s', indexrelid::regclass),
-                pg_get_indexdef(indexrelid)
+                pg_get_indexdef(indexrelid), NULL
          FROM pg_index WHERE indrelid IN (SELECT oid FROM t)
            AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = indexrelid AND k.contype IN ('p', 'u', 'x'))
          ORDER BY on_table, make",
@@ -50,6 +61,7 @@ pub(super) async fn read(connection: &mut PgConnection, tables: &[&str]) -> Resu
                 refers: row.try_get("refers")?,
                 drop: row.try_get("drop")?,
                 make: row.try_get("make")?,
+                validate: row.try_get("validate")?,
             })
         })
         .collect()

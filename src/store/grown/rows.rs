@@ -29,15 +29,15 @@ const PAID: &str = "CREATE TEMPORARY VIEW paid AS
            amount_minor, currency, agency, service, acquirer, terms, at_once, keys_since,
            prefix || (first_bill + n)::text AS code, hash,
            overlay(overlay(hash PLACING '4' FROM 13) PLACING 'a' FROM 17)::uuid AS payment,
-           (lpad(to_hex(ms + 150), 12, '0') || random)::uuid AS authorize,
-           (lpad(to_hex(ms + 350), 12, '0') || random)::uuid AS capture,
-           (lpad(to_hex(ms + 500), 12, '0') || random)::uuid AS entry
+           ('0' || to_hex(ms + 150) || random)::uuid AS authorize,
+           ('0' || to_hex(ms + 350) || random)::uuid AS capture,
+           ('0' || to_hex(ms + 500) || random)::uuid AS entry
     FROM (SELECT past.*, '7' || substr(hash, 1, 3) || 'b' || substr(hash, 4, 15) AS random,
                  to_timestamp(ms / 1000.0::float8) AS at,
                  to_timestamp(ms / 1000.0::float8) + CASE WHEN at_once THEN interval '300 ms' ELSE interval '500 ms' END
                      AS captured_at
           FROM (SELECT past.*, n, since_ms + (n * span_ms) / payments AS ms, md5('payment ' || n) AS hash
-                FROM past CROSS JOIN generate_series(0, past.payments - 1) AS n) past
+                FROM past CROSS JOIN generate_series(0, past.payments - 1) AS n OFFSET 0) past
           OFFSET 0) past
     OFFSET 0";
 
@@ -58,21 +58,22 @@ const PAYMENTS: &str = "INSERT INTO payment (id, bill_code, status, previous_sta
            '00-' || hash || '-' || substr(hash, 9, 16) || '-01', 'public', accepted_at, captured_at, captured_at
     FROM paid";
 
-const OPERATIONS: &str = "INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer,
+const OPERATIONS: &str = r#"INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer,
                                                  amount_minor, currency, outcome, detail, owner, send_before, attempts,
                                                  next_attempt_at, created_at, completed_at)
     SELECT o.id, payment, o.kind, replace(o.id::text, '-', ''), replace(authorize::text, '-', ''), acquirer,
            amount_minor, currency, 'approved',
-           jsonb_build_object('outcome', 'approved', 'acquirer_reference', 'sim-' || n,
-               'authorization_code', lpad((n % 1000000)::text, 6, '0'), 'rrn', lpad(n::text, 12, '0'),
-               'amount', jsonb_build_object('value', amount_minor, 'currency', currency), 'captured', o.captured,
-               'at', to_char(o.done AT TIME ZONE interval '0', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')),
+           ('{"outcome":"approved","acquirer_reference":"sim-' || n || '","authorization_code":"'
+               || lpad((n % 1000000)::text, 6, '0') || '","rrn":"' || lpad(n::text, 12, '0')
+               || '","amount":{"value":' || amount_minor || ',"currency":"' || currency
+               || '"},"captured":' || o.captured || ',"at":"'
+               || to_char(o.done AT TIME ZONE interval '0', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '"}')::jsonb,
            'host/' || authorize, o.begun + interval '5 s', 1, o.begun + interval '42 s', o.begun, o.told
     FROM paid CROSS JOIN LATERAL (
         SELECT authorize AS id, 'authorize' AS kind, claimed_at AS begun, approved_at AS done, recorded_at AS told,
                at_once AS captured
         UNION ALL
-        SELECT capture, 'capture', capture_claimed_at, taken_at, captured_at, false WHERE NOT at_once) o";
+        SELECT capture, 'capture', capture_claimed_at, taken_at, captured_at, false WHERE NOT at_once) o"#;
 
 const JOURNAL: &str =
     "INSERT INTO journal (payment_id, version, event, from_status, to_status, operation_id, actor, at)
@@ -107,13 +108,13 @@ const ENTRIES: &str = "INSERT INTO settlement_entry (id, operation_id, kind, pay
 const RECEIPTS: &str = "INSERT INTO receipt (payment_id, issued_at, sent_at)
     SELECT payment, captured_at, captured_at + interval '700 ms' FROM paid";
 
-const KEYS: &str = "INSERT INTO idempotency_key (caller, key, fingerprint, payment_id, answer, created_at)
+const KEYS: &str = r#"INSERT INTO idempotency_key (caller, key, fingerprint, payment_id, answer, created_at)
     SELECT 'public', encode(sha256(convert_to('key ' || n, 'UTF8')), 'hex'), sha256(convert_to(code, 'UTF8')), payment,
-           format('{\"id\":\"%s\",\"status\":\"accepted\",\"public_status\":\"processing\",\"bill\":\"%s\",'
-                  '\"amount\":{\"value\":%s,\"currency\":\"%s\"},\"accepted_at\":\"%s\"}', payment, code, amount_minor,
-                  currency, to_char(accepted_at AT TIME ZONE interval '0', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')),
+           format('{"id":"%s","status":"accepted","public_status":"processing","bill":"%s",'
+                  '"amount":{"value":%s,"currency":"%s"},"accepted_at":"%s"}', payment, code, amount_minor,
+                  currency, to_char(accepted_at AT TIME ZONE interval '0', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')),
            accepted_at
-    FROM paid WHERE accepted_at >= keys_since";
+    FROM paid WHERE accepted_at >= keys_since"#;
 
 /// Tells a session what the past is like.
 pub(super) async fn describe(connection: &mut PgConnection, past: &Past) -> Result<(), StoreError> {
