@@ -34,6 +34,10 @@ use crate::{
 
 /// How long the rest of the pipeline may take once the last payment has ended.
 const QUIET_WITHIN: Duration = Duration::from_secs(120);
+/// So long nobody must have looked through whole tables.
+const REST: Duration = Duration::from_secs(3);
+/// Longer than the database lets anybody.
+const LOOKED_THROUGH_WITHIN: Duration = Duration::from_secs(20 * 60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Where it is measured.
@@ -71,6 +75,7 @@ pub(super) async fn all(
     let meters = Meters::new(set, ground.apart).await?;
     let by_commit = database.setting("track_commit_timestamp") == Some("on");
     let mut bench = Bench { options, set, crowd, meters, by_commit, issued: 0 };
+    bench.undisturbed(say).await?;
     let pace = bench.warm_up().await?;
     say(&format!("warm after {} payments, {pace:.0} a second", bench.issued));
     let warm_up = bench.issued;
@@ -142,6 +147,7 @@ impl Bench<'_> {
         self.issued += count;
         say(&format!("{count} bills issued, {count} cards sealed"));
         measure::analyze(&set.pool).await?;
+        self.undisturbed(say).await?;
         let lines = self.crowd.lines(options.load).await?;
         let start = self.meters.start(set).await?;
         // One moment on both clocks.
@@ -227,6 +233,30 @@ impl Bench<'_> {
             Answer::Shed | Answer::Refused(_) => None,
         });
         Ok(measure::ended(&self.set.pool, &accepted.collect::<Vec<_>>()).await?)
+    }
+
+    /// Where the books are large, waits until nobody looks through all of them: the roles that have just started do, and
+    /// those of an installation in use do so for a hundredth of the time.
+    async fn undisturbed(&self, say: &impl Fn(&str)) -> anyhow::Result<()> {
+        if self.options.grown.is_none() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut rest, mut disturbed) = (began, false);
+        // What is short now may turn out to be long.
+        while rest.elapsed() < REST {
+            look.tick().await;
+            anyhow::ensure!(began.elapsed() < LOOKED_THROUGH_WITHIN, "the roles still look through the whole books");
+            if measure::long_looks(&self.set.pool).await? > 0 {
+                (rest, disturbed) = (Instant::now(), true);
+            }
+        }
+        if disturbed {
+            say(&format!("the roles have looked through the books, after {:.0} s", began.elapsed().as_secs_f64()));
+        }
+        Ok(())
     }
 
     /// Waits until no payment, operation, receipt or message is on its way; false if that takes too long.

@@ -90,6 +90,17 @@ pub async fn analyze(pool: &PgPool) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Statements in this database that have run for some seconds: looks at whole tables, as each role takes one when it
+/// starts. Their servers go on even when nobody waits for them any more.
+pub async fn long_looks(pool: &PgPool) -> Result<i64, StoreError> {
+    let count = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+           AND state = 'active' AND query_start < now() - interval '2 s'",
+    );
+    Ok(count.fetch_one(pool).await?)
+}
+
 /// When a payment came where.
 #[derive(Debug, Clone, Copy)]
 pub struct Passage {
