@@ -1,6 +1,7 @@
 //! What the demo, the benchmark and chaos play on: servers, a database, queues and addresses of their own, and their removal.
 
 pub(crate) mod apart;
+pub(crate) mod grown;
 mod ports;
 
 use std::{ops::Range, path::PathBuf, sync::Arc, time::Duration};
@@ -12,6 +13,7 @@ use time::{Date, OffsetDateTime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use self::grown::Grown;
 use self::{
     apart::{Apart, Orders},
     ports::{Listeners, Post, take_ports},
@@ -25,7 +27,7 @@ use crate::{
     payer::Payer,
     payment::{Currency, Money, PaymentCode, card::CardInput},
     sealing::{self, KeyDir},
-    services::{Given, Server, Services, Wanted},
+    services::{Given, Own, Server, Services, Wanted},
     simulator::{self, Simulator, SimulatorOptions},
     store::{
         self,
@@ -64,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) private: bool,
     /// Which processes do the work.
     pub(crate) topology: Topology,
+    /// What there is before anything is played.
+    pub(crate) grown: Option<Grown>,
 }
 
 /// Which processes do the work.
@@ -105,6 +109,8 @@ pub(crate) struct Set {
     pub(crate) broker: Broker,
     pub(crate) mail: Arc<MailCatcher>,
     pub(crate) addresses: Addresses,
+    /// The day on which the acquirer's books begin, where ours are older.
+    pub(crate) books_from: Option<Date>,
 }
 
 /// Whatever has been made so far; each part stands here before it is made, so that nothing is forgotten.
@@ -122,10 +128,32 @@ pub(crate) struct Stage {
     drain: Duration,
 }
 
+/// What runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Running<'a> {
+    app: Option<&'a App>,
+    /// The processes apart, where the topology has some.
+    pub(crate) apart: Option<&'a Apart>,
+}
+
+impl Running<'_> {
+    /// Ends when a part of the pipeline cannot go on; before it has started, never.
+    pub(crate) async fn failed(self) {
+        match (self.app, self.apart) {
+            (Some(app), _) => app.failed().await,
+            (None, Some(apart)) => apart.failed().await,
+            (None, None) => std::future::pending().await,
+        }
+    }
+}
+
 impl Stage {
     /// Makes everything and starts it. What was made before an error is there for [`Stage::strike`].
     pub(crate) async fn raise(&mut self, plan: &Plan, say: impl Fn(&str)) -> anyhow::Result<Set> {
         let mut config = settings(plan)?;
+        if let Some(grown) = plan.grown {
+            grown.make_room(&mut config);
+        }
         let log = target().join(format!("{}.log", plan.name));
         std::fs::create_dir_all(target())
             .and_then(|()| telemetry::log_to_file(&config.log, &log))
@@ -150,6 +178,10 @@ impl Stage {
         self.broker = Some(Broker::new(&config.broker));
         let (maintenance, name) = self.database.as_ref().context("a database is named first")?;
         furnish(&config, maintenance, name, &say).await?;
+        let books_from = match plan.grown {
+            Some(grown) => Some(grown.fill(&config, &say).await?),
+            None => None,
+        };
         let (database, mail_address) = (name.clone(), post.view.local_addr()?);
         let mail = Arc::clone(self.mail.insert(Arc::new(MailCatcher::with_view(post.smtp, post.view)?)));
         let (pool, broker) = match here {
@@ -166,7 +198,7 @@ impl Stage {
             database,
             queues: config.broker.prefix.clone(),
         };
-        Ok(Set { config, clock: Clock::system(), pool, broker, mail, addresses })
+        Ok(Set { config, clock: Clock::system(), pool, broker, mail, addresses, books_from })
     }
 
     /// Everything in this process.
@@ -210,9 +242,11 @@ impl Stage {
         Ok((store::connect(&config.database)?, Broker::new(&config.broker)))
     }
 
-    /// The processes apart, where the topology has some.
-    pub(crate) const fn apart(&self) -> Option<&Apart> {
-        self.apart.as_ref()
+    /// What runs, to be watched, and beside it the broker that was started for us, to be stopped and started again.
+    pub(crate) fn hands(&mut self) -> (Running<'_>, Option<Own<'_>>) {
+        let Self { services, app, apart, .. } = self;
+        let broker = services.as_mut().and_then(|services| services.one(Server::Broker).ok());
+        (Running { app: app.as_ref(), apart: apart.as_ref() }, broker)
     }
 
     /// Whether a server was started for us.
@@ -222,11 +256,7 @@ impl Stage {
 
     /// Ends when a part of the pipeline cannot go on; before it has started, never.
     pub(crate) async fn failed(&self) {
-        match (&self.app, &self.apart) {
-            (Some(app), _) => app.failed().await,
-            (None, Some(apart)) => apart.failed().await,
-            (None, None) => std::future::pending().await,
-        }
+        Running { app: self.app.as_ref(), apart: self.apart.as_ref() }.failed().await;
     }
 
     /// Ends and removes everything. What cannot be removed is told, and does not keep the rest.

@@ -6,12 +6,14 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use serde::Deserialize;
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
+    try_join,
 };
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
@@ -23,6 +25,8 @@ use crate::{
 
 /// The ends that finance does not hear of.
 const OTHER_ENDS: [Topic; 3] = [Topic::PaymentDeclined, Topic::PaymentFailed, Topic::PaymentReversed];
+/// A broker that is away is asked so often whether it is back.
+const LISTEN_AGAIN_EVERY: Duration = Duration::from_millis(100);
 /// More than all payments of the largest run.
 const MOST_WAITING: u32 = 500_000;
 
@@ -51,28 +55,10 @@ pub(super) struct Ends {
 impl Ends {
     /// Begins to listen: whatever ends from now on is heard.
     pub(super) async fn listen(broker: &Broker) -> Result<Self, BrokerError> {
-        let mut entries = Entries::open(broker).await?;
-        let mut tap = Tap::open(broker, "benchmark", &OTHER_ENDS, MOST_WAITING).await?;
+        let (entries, tap) = try_join!(Entries::open(broker), open_tap(broker))?;
         let payments = Payments::default();
-        let heard = Arc::clone(&payments);
-        let finance = tokio::spawn(async move {
-            loop {
-                let mut take =
-                    |body: &[u8]| hear(&heard, body, End { at: Instant::now(), how: Topic::SettlementEntry });
-                if let Err(error) = entries.next(&mut take).await {
-                    return deaf(&error);
-                }
-            }
-        });
-        let heard = Arc::clone(&payments);
-        let others = tokio::spawn(async move {
-            loop {
-                match tap.next().await {
-                    Ok(arrival) => hear(&heard, &arrival.body, End { at: arrival.at, how: arrival.topic }),
-                    Err(error) => return deaf(&error),
-                }
-            }
-        });
+        let finance = tokio::spawn(hear_finance(broker.clone(), entries, Arc::clone(&payments)));
+        let others = tokio::spawn(hear_others(broker.clone(), tap, Arc::clone(&payments)));
         Ok(Self { payments, _listening: [finance, others].map(AbortOnDropHandle::new) })
     }
 
@@ -97,9 +83,45 @@ impl Ends {
     }
 }
 
-/// Whoever waits for an end gives up in time, and its payment counts as missing.
-fn deaf(error: &BrokerError) {
-    tracing::error!(error = error as &dyn std::error::Error, "the benchmark is deaf");
+/// Takes finance's entries for ever. While the broker is away they wait in finance's queue: none is missed.
+async fn hear_finance(broker: Broker, mut entries: Entries, payments: Payments) {
+    loop {
+        let mut take = |body: &[u8]| hear(&payments, body, End { at: Instant::now(), how: Topic::SettlementEntry });
+        if let Err(error) = entries.next(&mut take).await {
+            entries = open_again(&error, || Entries::open(&broker)).await;
+        }
+    }
+}
+
+/// Takes the facts of other ends for ever. What is announced before this is back after an outage is not heard, and its
+/// payment counts as missing.
+async fn hear_others(broker: Broker, mut tap: Tap, payments: Payments) {
+    loop {
+        match tap.next().await {
+            Ok(arrival) => hear(&payments, &arrival.body, End { at: arrival.at, how: arrival.topic }),
+            Err(error) => tap = open_again(&error, || open_tap(&broker)).await,
+        }
+    }
+}
+
+async fn open_tap(broker: &Broker) -> Result<Tap, BrokerError> {
+    Tap::open(broker, "benchmark", &OTHER_ENDS, MOST_WAITING).await
+}
+
+/// Listens anew, as soon as the broker lets it.
+async fn open_again<T, F>(lost: &BrokerError, open: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, BrokerError>>,
+{
+    tracing::warn!(error = lost as &dyn std::error::Error, "the benchmark is deaf, and listens anew");
+    let mut look = interval(LISTEN_AGAIN_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        if let Ok(open) = open().await {
+            return open;
+        }
+    }
 }
 
 /// All that is read of an event.

@@ -19,21 +19,35 @@ use super::{
     line::{Answer, Site},
     meters::Meters,
     offer::{Crowd, Offered},
+    outage,
     percentiles::Percentiles,
     prepare::{self, Cards},
-    report::{Figures, Memory, Report, Servers, Setup, Stages, end_to_end},
+    report::{Figures, GrownShown, Memory, Report, Servers, Setup, Stages, end_to_end},
 };
 use crate::{
     broker,
-    services::Server,
-    stage::{Set, Stage},
-    store::{books, measure},
+    services::Own,
+    stage::{self, Set, apart::Apart},
+    store::{books, grown, measure},
     verify,
 };
 
 /// How long the rest of the pipeline may take once the last payment has ended.
 const QUIET_WITHIN: Duration = Duration::from_secs(120);
+/// So long nobody must have looked through whole tables.
+const REST: Duration = Duration::from_secs(3);
+/// Longer than the database lets anybody.
+const LOOKED_THROUGH_WITHIN: Duration = Duration::from_secs(20 * 60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Where it is measured.
+pub(super) struct Ground<'a> {
+    pub(super) apart: &'a Apart,
+    /// Whether each server was started for the benchmark: the database, the broker.
+    pub(super) private: [bool; 2],
+    /// The broker, if it may be stopped.
+    pub(super) broker: Option<Own<'a>>,
+}
 
 /// What stays the same from run to run.
 struct Bench<'a> {
@@ -51,36 +65,41 @@ struct Bench<'a> {
 pub(super) async fn all(
     options: &BenchOptions,
     set: &Set,
-    stage: &Stage,
+    mut ground: Ground<'_>,
     say: &impl Fn(&str),
 ) -> anyhow::Result<Report> {
-    let apart = stage.apart().context("the benchmark's roles run apart")?;
     let database = measure::server(&set.pool).await?;
     let ends = Arc::new(Ends::listen(&set.broker).await?);
-    let crowd = Crowd { site: Site::new(&set.config.intake.listen)?, ends };
-    let meters = Meters::new(set, apart).await?;
+    let patience = outage::patience(options.outage);
+    let crowd = Crowd { site: Site::new(&set.config.intake.listen)?, ends, patience };
+    let meters = Meters::new(set, ground.apart).await?;
     let by_commit = database.setting("track_commit_timestamp") == Some("on");
     let mut bench = Bench { options, set, crowd, meters, by_commit, issued: 0 };
+    bench.undisturbed(say).await?;
     let pace = bench.warm_up().await?;
     say(&format!("warm after {} payments, {pace:.0} a second", bench.issued));
     let warm_up = bench.issued;
-    let servers = Servers {
-        database,
-        broker: broker::ceiling::version(&set.broker).await,
-        private: [Server::Database, Server::Broker].map(|server| stage.is_ours(server)),
-    };
+    let servers = Servers { database, broker: broker::ceiling::version(&set.broker).await, private: ground.private };
     let mut setup = setup(options, set, warm_up, servers);
     setup.recorded_by = if by_commit { "commit" } else { "transaction" };
+    if let Some(grown) = options.grown {
+        setup.grown = Some(GrownShown { grown, database_bytes: grown::size(&set.pool).await? });
+    }
     let (mut runs, mut offered, mut queues) = (Vec::new(), Vec::new(), None);
     for number in 1..=options.runs {
-        let (figures, payments) = bench.run(pace, queues, say).await?;
+        let (figures, payments) = bench.run(pace, queues, &mut ground, say).await?;
         queues = figures.ceiling.map(|ceiling: Ceiling| ceiling.quorum_queues);
         let rate = figures.end_to_end_payments_per_s;
         say(&format!("run {number} of {}: {rate:.1} payments a second", options.runs));
         runs.push(figures);
         offered.extend(payments);
     }
-    let findings = verify::verify(&set.config, &set.pool, &set.broker, &set.clock, Duration::ZERO).await?;
+    if let Some(grown) = options.grown.filter(|grown| grown.backlog > 0) {
+        let waiting = stage::grown::waiting(&set.broker).await?;
+        anyhow::ensure!(waiting == grown.backlog, "of {} messages {waiting} still wait at the broker", grown.backlog);
+    }
+    let findings =
+        verify::verify(&set.config, &set.pool, &set.broker, &set.clock, Duration::ZERO, set.books_from).await?;
     Report::of(runs, &offered, setup, findings, bench.meters.parts())
 }
 
@@ -111,6 +130,7 @@ impl Bench<'_> {
         &mut self,
         pace: f64,
         queues: Option<usize>,
+        ground: &mut Ground<'_>,
         say: &impl Fn(&str),
     ) -> anyhow::Result<(Figures, Vec<Offered>)> {
         let Self { options, set, .. } = *self;
@@ -127,6 +147,7 @@ impl Bench<'_> {
         self.issued += count;
         say(&format!("{count} bills issued, {count} cards sealed"));
         measure::analyze(&set.pool).await?;
+        self.undisturbed(say).await?;
         let lines = self.crowd.lines(options.load).await?;
         let start = self.meters.start(set).await?;
         // One moment on both clocks.
@@ -135,14 +156,24 @@ impl Bench<'_> {
             (Amount::Seconds(seconds), Load::Concurrency(_)) => Some(began + Duration::from_secs(seconds)),
             _ => None,
         };
-        let offered = self.crowd.offer(lines, requests, options.load, until).await;
-        let over = Instant::now();
+        let away = async {
+            let Some(lasts) = options.outage else { return Ok(None) };
+            let broker = ground.broker.as_mut().context("only a broker of our own is stopped")?;
+            let goes = outage::goes_after(offered_for(count, options.load));
+            outage::befall(broker, began + goes, lasts, say).await.map(Some)
+        };
+        let (offered, away) = tokio::join!(self.crowd.offer(lines, requests, options.load, until), away);
+        let (over, away) = (Instant::now(), away?);
         // What does not come to rest is for the findings to tell.
         let quiet = self.quiet().await?;
         let quiet_after_s = quiet.then(|| over.elapsed().as_secs_f64());
         let accepted = offered.iter().filter(|payment| matches!(payment.answer, Answer::Accepted(_))).count();
         let cost = self.meters.cost(set, &start, accepted).await?;
         let latency_ms = self.latencies(&offered, began, began_at).await?;
+        let outage = match away {
+            Some(away) => Some(away.reckon(&offered, began, self.ended(&offered).await?)),
+            None => None,
+        };
         self.crowd.ends.forget();
         let (end_to_end_payments_per_s, accept_per_s, seconds) = end_to_end(&offered);
         let figures = Figures {
@@ -159,6 +190,7 @@ impl Bench<'_> {
             memory_mb: Memory { start: cost.memory_at_start, end: cost.memory_at_end },
             peak_memory_mb: cost.peak_memory,
             per_payment: cost.per_payment,
+            outage,
         };
         Ok((figures, offered))
     }
@@ -176,7 +208,8 @@ impl Bench<'_> {
             }
         }
         let (mut authorized, mut recorded) = (Vec::new(), Vec::new());
-        measure::passages(&self.set.pool, began_at, self.by_commit, |passage| {
+        let payments: Vec<Uuid> = due.keys().copied().collect();
+        measure::passages(&self.set.pool, &payments, self.by_commit, |passage| {
             let Some(due) = due.get(&passage.payment) else { return };
             let since = |at: OffsetDateTime| (at - *due).try_into().unwrap_or(Duration::ZERO);
             authorized.extend(passage.authorized.map(since));
@@ -191,6 +224,39 @@ impl Bench<'_> {
         ];
         let percentiles = stages.map(|(stage, latencies)| Some((stage.to_owned(), Percentiles::of(latencies)?)));
         Ok(percentiles.into_iter().flatten().collect::<BTreeMap<_, _>>())
+    }
+
+    /// How many of the accepted payments have an end in the books.
+    async fn ended(&self, offered: &[Offered]) -> anyhow::Result<usize> {
+        let accepted = offered.iter().filter_map(|payment| match payment.answer {
+            Answer::Accepted(id) => Some(id),
+            Answer::Shed | Answer::Refused(_) => None,
+        });
+        Ok(measure::ended(&self.set.pool, &accepted.collect::<Vec<_>>()).await?)
+    }
+
+    /// Where the books are large, waits until nobody looks through all of them: the roles that have just started do, and
+    /// those of an installation in use do so for a hundredth of the time.
+    async fn undisturbed(&self, say: &impl Fn(&str)) -> anyhow::Result<()> {
+        if self.options.grown.is_none() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut rest, mut disturbed) = (began, false);
+        // What is short now may turn out to be long.
+        while rest.elapsed() < REST {
+            look.tick().await;
+            anyhow::ensure!(began.elapsed() < LOOKED_THROUGH_WITHIN, "the roles still look through the whole books");
+            if measure::long_looks(&self.set.pool).await? > 0 {
+                (rest, disturbed) = (Instant::now(), true);
+            }
+        }
+        if disturbed {
+            say(&format!("the roles have looked through the books, after {:.0} s", began.elapsed().as_secs_f64()));
+        }
+        Ok(())
     }
 
     /// Waits until no payment, operation, receipt or message is on its way; false if that takes too long.
@@ -219,6 +285,14 @@ fn how_many(options: &BenchOptions, pace: f64) -> usize {
     count.clamp(1, MOST_PAYMENTS)
 }
 
+/// How long an open loop takes to offer so many payments.
+fn offered_for(count: usize, load: Load) -> Duration {
+    match load {
+        Load::Rate(rate) => Duration::from_secs_f64(count as f64 / rate),
+        Load::Concurrency(_) => Duration::ZERO,
+    }
+}
+
 fn setup(options: &BenchOptions, set: &Set, warm_up: usize, servers: Servers) -> Setup {
     let (rate, concurrency) = match options.load {
         Load::Rate(rate) => (Some(rate), None),
@@ -237,6 +311,8 @@ fn setup(options: &BenchOptions, set: &Set, warm_up: usize, servers: Servers) ->
         profile: if cfg!(debug_assertions) { "dev" } else { "release" },
         cpus: available_parallelism().map_or(1, NonZero::get),
         recorded_by: "",
+        grown: None,
+        outage_s: options.outage.map(|outage| outage.as_secs()),
         servers: servers.into(),
     }
 }

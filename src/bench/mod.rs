@@ -13,6 +13,7 @@ mod machine;
 mod measure;
 mod meters;
 mod offer;
+mod outage;
 mod percentiles;
 mod prepare;
 mod report;
@@ -20,27 +21,37 @@ mod spread;
 
 use std::{path::PathBuf, time::Duration};
 
+use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
+use self::measure::Ground;
 pub use self::{
     ceiling::Ceiling,
     compare::{Comparison, compare},
     meters::{ByPart, PerPayment},
+    outage::{Outage, fits},
     percentiles::Percentiles,
-    report::{Figures, Memory, Report, Setup, Verified},
+    report::{Figures, GrownShown, Memory, Report, Setup, Verified},
     spread::Range,
 };
+pub use crate::stage::Grown;
 use crate::{
     app,
+    services::Server,
     simulator::{Latency, SimulatorOptions},
     stage::{self, Plan, Stage},
+    store::grown,
 };
 
 /// Cards are sealed before the clock starts and expire ten minutes later; a longer run would measure refusals.
 pub const LONGEST: Duration = Duration::from_secs(300);
 /// The most payments of a run: each request is in memory, sealed, before the clock starts.
 pub const MOST_PAYMENTS: usize = 200_000;
+/// The most payments that the books hold from the beginning.
+pub const MOST_GROWN: u64 = grown::MOST_PAYMENTS;
+/// The most messages that wait at the broker, and the most dead letters that are parked, from the beginning.
+pub const MOST_LEFT_OVER: u64 = 4_000_000;
 /// The most payers of the closed loop.
 pub const MOST_PAYERS: usize = 4_000;
 /// More acquirer answers than these cannot go wrong: the circuit breaker would measure itself.
@@ -93,6 +104,11 @@ pub struct BenchOptions {
     pub topology: Topology,
     /// Whether servers that run already are left alone, and private ones started.
     pub private: bool,
+    /// What the books and the queues hold before the first payment; only private servers may be filled.
+    pub grown: Option<Grown>,
+    /// How long the broker is away during the run, which must be a single one in an open loop into which that
+    /// [`fits`]; only a private broker may be.
+    pub outage: Option<Duration>,
     /// How long each part of the ceiling is measured; zero: not at all.
     pub ceiling: Duration,
     /// The settings file.
@@ -138,11 +154,15 @@ async fn act(options: &BenchOptions, stage: &mut Stage, say: &impl Fn(&str)) -> 
             Topology::Processes => stage::Topology::Processes,
             Topology::One => stage::Topology::One,
         },
+        grown: options.grown,
     };
     let set = stage.raise(&plan, say).await?;
+    let private = [Server::Database, Server::Broker].map(|server| stage.is_ours(server));
+    let (running, broker) = stage.hands();
+    let ground = Ground { apart: running.apart.context("the benchmark's roles run apart")?, private, broker };
     tokio::select! {
-        report = measure::all(options, &set, stage, say) => report,
-        () = stage.failed() => Err(anyhow::anyhow!("a part of the pipeline cannot go on; see {}", set.addresses.log.display())),
+        report = measure::all(options, &set, ground, say) => report,
+        () = running.failed() => Err(anyhow::anyhow!("a part of the pipeline cannot go on; see {}", set.addresses.log.display())),
     }
 }
 

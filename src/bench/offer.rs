@@ -20,8 +20,8 @@ use super::{
     line::{Answer, Line, Prepared, Site},
 };
 
-/// How long a payment may take before it counts as missing.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a payment may take before it counts as missing, while the servers are there.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Connections of the open loop at most. They bound what is unanswered; what is due then waits, and is measured from
 /// when it was due.
 const MOST_LINES: f64 = 512.0;
@@ -46,6 +46,8 @@ pub(super) struct Offered {
 pub(super) struct Crowd {
     pub(super) site: Site,
     pub(super) ends: Arc<Ends>,
+    /// How long a payment may take before it counts as missing.
+    pub(super) patience: Duration,
 }
 
 /// What is left to be offered.
@@ -101,7 +103,7 @@ impl Crowd {
             });
         }
         let mut offered: Vec<Offered> = senders.join_all().await.into_iter().flatten().collect();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + self.patience;
         for payment in &mut offered {
             if let Answer::Accepted(id) = payment.answer {
                 payment.end = self.ends.end_of(id, until).await;
@@ -120,7 +122,7 @@ impl Crowd {
         let left: Left = Arc::new(Mutex::new(requests.into_iter()));
         let mut crowd = JoinSet::new();
         for mut line in lines {
-            let (left, ends) = (Arc::clone(&left), Arc::clone(&self.ends));
+            let (left, ends, patience) = (Arc::clone(&left), Arc::clone(&self.ends), self.patience);
             crowd.spawn(async move {
                 let mut offered = Vec::new();
                 while until.is_none_or(|until| Instant::now() < until) {
@@ -129,7 +131,7 @@ impl Crowd {
                     let answer = line.pay(&request).await;
                     let answered = Instant::now();
                     let end = match answer {
-                        Answer::Accepted(id) => ends.end_of(id, answered + PATIENCE).await,
+                        Answer::Accepted(id) => ends.end_of(id, answered + patience).await,
                         Answer::Shed | Answer::Refused(_) => None,
                     };
                     offered.push(Offered { due, answered, answer, end });

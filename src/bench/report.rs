@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    Ceiling, Range, Topology,
+    Ceiling, Grown, Outage, Range, Topology,
     line::Answer,
     meters::{ByPart, PerPayment},
     offer::Offered,
@@ -50,6 +50,9 @@ pub struct Figures {
     pub peak_memory_mb: ByPart,
     /// What else an accepted payment takes.
     pub per_payment: PerPayment,
+    /// What became of payments while the broker was away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage: Option<Outage>,
 }
 
 /// Memory in megabytes.
@@ -115,9 +118,25 @@ pub struct Setup {
     /// What `accept_to_recorded` goes by: `commit`, or where the database keeps no times of commits the `transaction`'s
     /// beginning.
     pub recorded_by: &'static str,
+    /// What the books and the queues held before the first payment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grown: Option<GrownShown>,
+    /// How long the broker was to be away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outage_s: Option<u64>,
     /// PostgreSQL and RabbitMQ.
     #[serde(flatten)]
     pub servers: ServersShown,
+}
+
+/// What there was before the first payment.
+#[derive(Debug, Clone, Serialize)]
+pub struct GrownShown {
+    /// As it was asked for.
+    #[serde(flatten)]
+    pub grown: Grown,
+    /// The database's size after the warm-up.
+    pub database_bytes: u64,
 }
 
 /// The servers, as they were found.
@@ -190,7 +209,10 @@ impl Report {
         let undone = if config.fault_rate > 0.0 { count(REVERSED) + count(FAILED) } else { 0 };
         let documents = runs.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            ok: verify.ok && captured > 0 && captured + shed + undone == offered.len(),
+            ok: verify.ok
+                && captured > 0
+                && runs.iter().all(|run| run.outage.is_none_or(|outage| outage.lost == 0))
+                && captured + shed + undone == offered.len(),
             figures: serde_json::from_value(spread::medians(&documents))?,
             range: if documents.len() > 1 { spread::range(&documents) } else { Range::new() },
             payments: offered.len(),

@@ -4,6 +4,7 @@
 //! included). lapin's auto-recovery stays off: after an error or an end everything is rebuilt, connection first.
 
 mod acks;
+pub mod backlog;
 pub mod ceiling;
 mod consumer;
 mod depths;
@@ -67,6 +68,9 @@ pub enum BrokerError {
     /// A dead letter was not parked: it stays at the broker, and is delivered again.
     #[error("a dead letter was not parked")]
     Unparked,
+    /// A message was not taken.
+    #[error("a message is not stored")]
+    Unpublished(#[from] PublishError),
     /// The watchdog found a consumer dead that believed itself well.
     #[error("the consumer is not well")]
     Unwell(#[from] Complaint),
@@ -90,7 +94,7 @@ impl BrokerError {
     fn word(&self) -> &'static str {
         match self {
             _ if self.is_unreadable() => "unreadable",
-            Self::Amqp(_) | Self::TimedOut(_) => "error",
+            Self::Amqp(_) | Self::TimedOut(_) | Self::Unpublished(_) => "error",
             Self::Ended => "ended",
             Self::Unparked => "unparked",
             Self::Unwell(complaint) => complaint.word(),

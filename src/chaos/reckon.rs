@@ -57,7 +57,7 @@ pub(super) async fn reckon(
     let pool = &world.pool;
     let on_their_way = if ending.quiet { Vec::new() } else { store::reckoning::on_their_way(pool).await? };
     let payments = store::reckoning::payments(pool).await?;
-    let findings = verify::verify(&world.config, pool, &world.broker, &world.clock, Duration::ZERO).await?;
+    let findings = verify::verify(&world.config, pool, &world.broker, &world.clock, Duration::ZERO, None).await?;
     let books = world.simulator.books();
     let mut ended: BTreeMap<String, usize> = BTreeMap::new();
     for payment in &payments {

@@ -141,7 +141,7 @@ pub(super) fn settings(session: &Session, command: &Settings) -> Result<(), Fail
 pub(super) async fn verify(session: &Session, grace_s: u64) -> Result<(), Failure> {
     let (pool, broker) = (session.pool()?, Broker::new(&session.config.broker));
     let grace = Duration::from_secs(grace_s);
-    let findings = rules::verify(&session.config, &pool, &broker, &session.clock, grace).await?;
+    let findings = rules::verify(&session.config, &pool, &broker, &session.clock, grace, None).await?;
     session.print(&findings, || rules::table(&findings))?;
     well(rules::all_kept(&findings))
 }

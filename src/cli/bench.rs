@@ -10,7 +10,10 @@ use clap::{Args, Subcommand};
 
 use super::{Failure, well};
 use crate::{
-    bench::{self, Amount, BenchOptions, LONGEST, Load, MOST_FAULTS, MOST_PAYERS, MOST_PAYMENTS, Topology},
+    bench::{
+        self, Amount, BenchOptions, Grown, LONGEST, Load, MOST_FAULTS, MOST_GROWN, MOST_LEFT_OVER, MOST_PAYERS,
+        MOST_PAYMENTS, Topology,
+    },
     simulator::Latency,
 };
 
@@ -68,6 +71,19 @@ struct Wanted {
     /// Start private servers, as durable as real ones, even if others run.
     #[arg(long)]
     private: bool,
+    /// Fill the private database first, as it looks after a year with so many payments; it takes about 4 KB of disk for
+    /// each.
+    #[arg(long, value_name = "PAYMENTS", requires = "private", value_parser = clap::value_parser!(u64).range(1..=MOST_GROWN))]
+    grown: Option<u64>,
+    /// With `--grown`: so many messages wait in a retry tier all the while.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 0, requires = "grown", value_parser = clap::value_parser!(u64).range(..=MOST_LEFT_OVER))]
+    backlog: u64,
+    /// With `--grown`: so many dead letters are parked.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "grown", value_parser = clap::value_parser!(u64).range(..=MOST_LEFT_OVER))]
+    dead_letters: u64,
+    /// With `--rate`: stop the private broker for so many seconds while payments go on being offered, and start it again.
+    #[arg(long, value_name = "SECONDS", requires = "private", requires = "rate", conflicts_with = "runs", value_parser = clap::value_parser!(u64).range(1..=LONGEST.as_secs()))]
+    outage: Option<u64>,
     /// How long each part of the servers' ceiling is measured; 0: not at all.
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
     ceiling: f64,
@@ -108,6 +124,13 @@ impl Wanted {
                     "{payments} payments at {rate} a second: at most {most} within {longest} s can be offered"
                 )));
             }
+            let offered = Duration::from_secs_f64(seconds);
+            if let Some(outage) = self.outage.filter(|outage| !bench::fits(Duration::from_secs(*outage), offered)) {
+                return Err(Failure::Unusable(format!(
+                    "--outage {outage}: payments are offered for {seconds} s; some must be due before the broker goes, a \
+                     third of that but at most 10 s, and until it is started again"
+                )));
+            }
         }
         Ok(BenchOptions {
             amount,
@@ -118,6 +141,12 @@ impl Wanted {
             seed: self.seed,
             topology: self.topology,
             private: self.private,
+            grown: self.grown.map(|payments| Grown {
+                payments,
+                dead_letters: self.dead_letters,
+                backlog: self.backlog,
+            }),
+            outage: self.outage.map(Duration::from_secs),
             ceiling: Duration::from_secs_f64(self.ceiling),
             config_file,
             flags,

@@ -104,6 +104,7 @@ async fn act(options: &DemoOptions, stage: &mut Stage, screen: Screen) -> anyhow
         durable: false,
         private: false,
         topology: Topology::Here,
+        grown: None,
     };
     let set = stage.raise(&plan, |text| screen.say(text)).await?;
     let bills = scenes::issue_bills(&set).await?;
@@ -130,7 +131,7 @@ async fn perform(set: &Set, bills: &[PaymentCode], screen: Screen) -> anyhow::Re
     let payments = pay_all(set, bills, &payer, screen).await;
     let repetition = repeat(set, &payer, &payments).await?;
     let receipts = settle(set, &payments).await?;
-    let findings = verify::verify(&set.config, &set.pool, &set.broker, &set.clock, Duration::ZERO).await?;
+    let findings = verify::verify(&set.config, &set.pool, &set.broker, &set.clock, Duration::ZERO, None).await?;
     let mut report = Report {
         ok: false,
         unknown: Unknown::count(&payments),

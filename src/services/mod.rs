@@ -119,24 +119,24 @@ impl Services {
 
     /// Ends a server of ours as a power cut would; its data stays.
     pub fn crash(&mut self, server: Server) -> Result<(), ServicesError> {
-        self.own(server)?.crash();
+        self.one(server)?.crash();
         Ok(())
     }
 
     /// Shuts a server of ours down in order; its data stays.
     pub async fn shut_down(&mut self, server: Server) -> Result<(), ServicesError> {
-        self.own(server)?.shut_down().await;
+        self.one(server)?.shut_down().await;
         Ok(())
     }
 
     /// Starts a server of ours again, on the same port and data, and waits until it serves.
     pub async fn start_again(&mut self, server: Server) -> Result<(), ServicesError> {
-        self.own(server)?.start_again().await
+        self.one(server)?.start_again().await
     }
 
     /// Runs the broker's own `rabbitmqctl` against the one of ours; it gives up by itself after half a minute.
     pub async fn rabbitmqctl(&mut self, arguments: &[&str]) -> io::Result<()> {
-        self.own(Server::Broker).map_err(io::Error::other)?.rabbitmqctl(arguments).await
+        self.one(Server::Broker).map_err(io::Error::other)?.rabbitmqctl(arguments).await
     }
 
     /// Both servers, each by itself, for whoever breaks them side by side: the database, then the broker.
@@ -145,7 +145,8 @@ impl Services {
         Ok((own(&mut self.database, Server::Database)?, own(&mut self.broker, Server::Broker)?))
     }
 
-    fn own(&mut self, server: Server) -> Result<Own<'_>, ServicesError> {
+    /// A server of ours, to be broken and mended.
+    pub fn one(&mut self, server: Server) -> Result<Own<'_>, ServicesError> {
         match server {
             Server::Database => Own::of(&mut self.database, server),
             Server::Broker => Own::of(&mut self.broker, server),

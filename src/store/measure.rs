@@ -84,10 +84,21 @@ pub async fn commits(pool: &PgPool) -> Result<i64, StoreError> {
 }
 
 /// Gathers the statistics that plans are made by, as a database in use has them: a fresh one has none for a minute, and
-/// would be measured by plans for empty tables.
+/// would be measured by plans for empty tables. A large one takes longer than any statement of the pipeline may.
 pub async fn analyze(pool: &PgPool) -> Result<(), StoreError> {
-    sqlx::raw_sql("ANALYZE").execute(pool).await?;
+    sqlx::raw_sql("BEGIN; SET LOCAL statement_timeout = '15min'; ANALYZE; COMMIT").execute(pool).await?;
     Ok(())
+}
+
+/// Statements in this database that have run for some seconds: looks at whole tables, as each role takes one when it
+/// starts. Their servers go on even when nobody waits for them any more.
+pub async fn long_looks(pool: &PgPool) -> Result<i64, StoreError> {
+    let count = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+           AND state = 'active' AND query_start < now() - interval '2 s'",
+    );
+    Ok(count.fetch_one(pool).await?)
 }
 
 /// When a payment came where.
@@ -101,31 +112,50 @@ pub struct Passage {
     pub recorded: Option<OffsetDateTime>,
 }
 
-/// The passages of every payment accepted from then on, one at a time. With `by_commit` a record's time is that of its
-/// commit, which the server must keep; else that of its transaction's beginning.
+/// Payments asked about in one statement.
+const TOGETHER: usize = 10_000;
+
+/// The passages of these payments, one at a time. With `by_commit` a record's time is that of its commit, which the server
+/// must keep; else that of its transaction's beginning.
 pub async fn passages(
     pool: &PgPool,
-    accepted_from: OffsetDateTime,
+    payments: &[Uuid],
     by_commit: bool,
     mut take: impl FnMut(Passage),
 ) -> Result<(), StoreError> {
     let recorded = if by_commit { "pg_xact_commit_timestamp(j.xmin)" } else { "j.at" };
+    // By their keys: the books may hold many others.
     let query = format!(
-        "SELECT p.id,
+        "SELECT n.id,
                 (SELECT min(t.at) FROM posting t JOIN operation o ON o.id = t.operation_id
-                 WHERE t.payment_id = p.id AND o.kind IN ('authorize', 'complete_challenge')
+                 WHERE t.payment_id = n.id AND o.kind IN ('authorize', 'complete_challenge')
                    AND t.kind IN ('hold', 'capture')) AS authorized,
                 (SELECT min({recorded}) FROM journal j
-                 WHERE j.payment_id = p.id AND j.from_status = 'authorizing') AS recorded
-         FROM payment p WHERE p.accepted_at >= $1"
+                 WHERE j.payment_id = n.id AND j.from_status = 'authorizing') AS recorded
+         FROM unnest($1::uuid[]) AS n (id)"
     );
-    let mut rows = sqlx::query(sqlx::AssertSqlSafe(query)).bind(accepted_from).fetch(pool);
-    while let Some(row) = rows.try_next().await? {
-        take(Passage {
-            payment: row.try_get("id")?,
-            authorized: row.try_get("authorized")?,
-            recorded: row.try_get("recorded")?,
-        });
+    for payments in payments.chunks(TOGETHER) {
+        let mut rows = sqlx::query(sqlx::AssertSqlSafe(query.as_str())).bind(payments).fetch(pool);
+        while let Some(row) = rows.try_next().await? {
+            take(Passage {
+                payment: row.try_get("id")?,
+                authorized: row.try_get("authorized")?,
+                recorded: row.try_get("recorded")?,
+            });
+        }
     }
     Ok(())
+}
+
+/// How many of these payments have come to an end.
+pub async fn ended(pool: &PgPool, payments: &[Uuid]) -> Result<usize, StoreError> {
+    let mut ended = 0;
+    for payments in payments.chunks(TOGETHER) {
+        let count = sqlx::query_scalar::<_, i64>(
+            "SELECT count(*) FROM unnest($1::uuid[]) AS n (id) JOIN payment p ON p.id = n.id
+             WHERE p.status IN ('captured', 'settled', 'declined', 'failed', 'reversed')",
+        );
+        ended += count.bind(payments).fetch_one(pool).await?.unsigned_abs();
+    }
+    Ok(usize::try_from(ended).unwrap_or(usize::MAX))
 }

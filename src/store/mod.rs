@@ -8,6 +8,7 @@ pub mod ceiling;
 pub mod clients;
 pub mod dead;
 pub mod facts;
+pub mod grown;
 pub mod keys;
 pub mod limits;
 pub mod measure;

@@ -25,8 +25,12 @@ struct Taken {
     given_back: i64,
 }
 
-/// Compares, rule by rule: (rule, checked, offending).
-pub(super) async fn compare(pool: &PgPool, rows: &[BookRow]) -> Result<Vec<(u8, i64, Vec<String>)>, StoreError> {
+/// Compares, rule by rule: (rule, checked, offending). Sums of days before `from` are not in the acquirer's books.
+pub(super) async fn compare(
+    pool: &PgPool,
+    rows: &[BookRow],
+    from: Option<Date>,
+) -> Result<Vec<(u8, i64, Vec<String>)>, StoreError> {
     let known = look_up(pool, rows).await?;
     let checked = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     let stray = rows
@@ -61,7 +65,7 @@ pub(super) async fn compare(pool: &PgPool, rows: &[BookRow]) -> Result<Vec<(u8, 
         (2, i64::try_from(bills.len()).unwrap_or(i64::MAX), paid_twice),
         (3, checked, [stray, twice].concat()),
         (4, i64::try_from(payments.len()).unwrap_or(i64::MAX), charged),
-        (6, checked, differences(pool, rows, &known).await?),
+        (6, checked, differences(pool, rows, &known, from).await?),
     ])
 }
 
@@ -100,6 +104,7 @@ async fn differences(
     pool: &PgPool,
     rows: &[BookRow],
     known: &HashMap<String, KnownReference>,
+    from: Option<Date>,
 ) -> Result<Vec<String>, StoreError> {
     let mut theirs = Sums::new();
     for row in rows {
@@ -115,7 +120,10 @@ async fn differences(
     }
     let mut ours = Sums::new();
     for (day, currency, taken, given_back) in verify::captured_by_day(pool).await? {
-        ours.insert((day, currency), (taken, given_back));
+        // What stands in theirs is compared whatever its day.
+        if from.is_none_or(|from| day >= from) || theirs.contains_key(&(day, currency.clone())) {
+            ours.insert((day, currency), (taken, given_back));
+        }
     }
     let mut keys: Vec<_> = theirs.keys().chain(ours.keys()).cloned().collect();
     keys.sort();

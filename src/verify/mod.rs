@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sqlx::PgPool;
+use time::Date;
 
 use crate::{
     acquirer::books,
@@ -48,7 +49,9 @@ pub struct Finding {
     pub notes: Vec<String>,
 }
 
-/// Checks every rule. Payments accepted within `grace` may still be on their way.
+/// Checks every rule. Payments accepted within `grace` may still be on their way. Where the acquirer's books are younger
+/// than ours, `books_from` is the day on which they begin: sums of earlier days are then held against our own rows alone,
+/// and the finding says so.
 ///
 /// # Errors
 /// When the database, the broker or the acquirer's books cannot be read: then nothing is proven.
@@ -58,6 +61,7 @@ pub async fn verify(
     broker: &Broker,
     clock: &Clock,
     grace: Duration,
+    books_from: Option<Date>,
 ) -> anyhow::Result<Vec<Finding>> {
     let mut findings: Vec<Finding> = RULES
         .into_iter()
@@ -78,7 +82,7 @@ pub async fn verify(
     }
     match books::read(&config.acquirer).await? {
         Some(rows) => {
-            for (rule, checked, offending) in acquirer_books::compare(pool, &rows).await? {
+            for (rule, checked, offending) in acquirer_books::compare(pool, &rows, books_from).await? {
                 add(rule, checked, offending);
             }
         }
@@ -95,6 +99,7 @@ pub async fn verify(
     let (checked, offending) = bounds::look(config, pool, broker, clock.now()).await?;
     add(9, checked, offending);
     findings[7].notes = letters.notes;
+    findings[5].notes.extend(books_from.map(|day| format!("the acquirer's books are read from {day} on")));
     for finding in &mut findings {
         finding.ok = finding.offending.is_empty();
     }

@@ -120,3 +120,72 @@ fn reports_are_compared_and_what_is_none_is_refused() {
     assert_eq!(tolom(&none, &[]).status.code(), Some(2));
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_with_a_year_behind_it_and_a_backlog_beside_it_is_measured_and_keeps_every_rule() {
+    let grown = ["--private", "--grown", "3000", "--backlog", "2500", "--dead-letters", "1200"];
+    let report = report(&[&grown[..], &["--payments", "10", "--concurrency", "3", "--ceiling", "0"]].concat()).await;
+    assert_eq!(report["outcomes"]["captured"], 10);
+    let shown = &report["config"]["grown"];
+    assert_eq!(
+        (&shown["payments"], &shown["backlog"], &shown["dead_letters"]),
+        (&3000.into(), &2500.into(), &1200.into())
+    );
+    assert!(number(&report, "/config/grown/database_bytes") > 10e6, "{report:#}");
+    let findings = &report["verify"]["findings"];
+    // Twice each bill and each captured payment, at least.
+    assert!(number(findings, "/1/checked") > 6_000.0, "{findings:#}");
+    assert!(
+        findings[7]["notes"][0].as_str().unwrap().starts_with("1200 dead letters of tolom.receipt"),
+        "{findings:#}"
+    );
+    // The run's own payments alone are measured: the messages of each, and no receipt of the backlog.
+    assert_eq!(number(&report, "/per_payment/messages"), 6.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_elses_servers_are_filled() {
+    for (arguments, named) in [
+        (&["--grown", "1000"][..], "--private"),
+        (&["--private", "--backlog", "10"], "--grown"),
+        (&["--private", "--dead-letters", "10"], "--grown"),
+        (&["--private", "--grown", "0"], "--grown"),
+        (&["--private", "--grown", "60000000"], "--grown"),
+    ] {
+        let refused = bench(arguments).await;
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && told.contains(named), "{arguments:?}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_goes_away_and_comes_back_costs_time_and_no_payment() {
+    let load = ["--private", "--rate", "8", "--seconds", "12", "--outage", "6", "--ceiling", "0"];
+    let report = report(&load).await;
+    assert_eq!((&report["payments"], &report["outcomes"]["captured"]), (&96.into(), &96.into()));
+    assert_eq!(report["config"]["outage_s"], 6);
+    let outage = |figure: &str| number(&report, &format!("/outage/{figure}"));
+    // A third of the payments are due before it goes.
+    assert!(outage("began_s") >= 4.0 && outage("seconds") >= 6.0, "{report:#}");
+    assert!(outage("offered_meanwhile") >= 47.0 && outage("lost") == 0.0 && outage("refused") == 0.0, "{report:#}");
+    assert_eq!(outage("accepted_meanwhile"), outage("offered_meanwhile"));
+    // Who paid right after it went waited for its return; all of those were let through afterwards.
+    assert!(outage("longest_wait_s") > 5.0 && outage("backlog") >= 40.0, "{report:#}");
+    let rate = outage("payments_per_s") * outage("gone_after_s");
+    assert!(outage("gone_after_s") > 0.0 && rate.round() >= outage("backlog"), "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_elses_broker_is_stopped_and_no_outage_outlasts_the_payments() {
+    for (arguments, named) in [
+        (&["--rate", "5", "--seconds", "20", "--outage", "5"][..], "--private"),
+        (&["--private", "--seconds", "20", "--outage", "5"], "--rate"),
+        (&["--private", "--rate", "5", "--seconds", "20", "--outage", "15"], "--outage"),
+        (&["--private", "--rate", "5", "--seconds", "20", "--outage", "0"], "--outage"),
+        (&["--private", "--rate", "5", "--seconds", "20", "--outage", "5", "--runs", "2"], "--runs"),
+    ] {
+        let refused = bench(arguments).await;
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(2) && told.contains(named), "{arguments:?}: {told}");
+    }
+}

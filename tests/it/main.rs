@@ -12,6 +12,7 @@ mod contracts;
 mod dead;
 mod demo;
 mod foreign_bytes;
+mod grown;
 mod intake;
 mod ladder;
 mod limits;

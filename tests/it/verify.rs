@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::support::world::World;
 
 async fn finding(world: &World, rule: u8) -> Finding {
-    let findings = verify(&world.config, &world.pool, &world.broker, &world.clock, Duration::ZERO).await.unwrap();
+    let findings = verify(&world.config, &world.pool, &world.broker, &world.clock, Duration::ZERO, None).await.unwrap();
     findings.into_iter().find(|finding| finding.rule == rule).unwrap()
 }
 

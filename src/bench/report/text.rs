@@ -1,6 +1,6 @@
 //! The figures for people.
 
-use super::{Figures, Report, Setup, Topology};
+use super::{Figures, GrownShown, Report, Setup, Topology};
 use crate::{bench::Percentiles, config::CaptureMode, verify};
 
 const STAGES: [(&str, &str); 4] = [
@@ -15,6 +15,7 @@ impl Report {
     pub fn text(&self) -> String {
         let mut text = format!("\n{}\n", self.setup());
         self.write_rates(&mut text);
+        self.write_outage(&mut text);
         self.write_latencies(&mut text);
         self.write_parts(&mut text);
         for (outcome, payments) in &self.outcomes {
@@ -45,11 +46,21 @@ impl Report {
             _ => String::new(),
         };
         let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "of unknown version".to_owned());
+        let grown = self.config.grown.as_ref().map_or_else(String::new, |GrownShown { grown, database_bytes }| {
+            format!(
+                "  from the beginning {} payments of a year in the books ({:.1} GB), {} dead letters parked, {} messages \
+                 waiting at the broker\n",
+                grown.payments,
+                *database_bytes as f64 / 1e9,
+                grown.dead_letters,
+                grown.backlog
+            )
+        });
         let medians = if *runs > 1 { format!("; medians of {runs} runs, range in brackets") } else { String::new() };
         format!(
             "  {} payments, {load}{medians}\n  captured {capture}; the acquirer takes {acquirer_latency} ms{faults}; \
              {warm_up} payments to warm up\n  {topology}; {profile} build; {cpus} CPUs for everything; \
-             PostgreSQL {}, RabbitMQ {}\n",
+             PostgreSQL {}, RabbitMQ {}\n{grown}",
             self.payments,
             version(&servers.database.version),
             version(&servers.broker.version),
@@ -83,6 +94,27 @@ impl Report {
         match quiet_after_s {
             Some(seconds) => line(*seconds, "s after the last entry all was quiet, receipts sent", "quiet_after_s"),
             None => text.push_str("  it did not come to rest\n"),
+        }
+        text.push('\n');
+    }
+
+    fn write_outage(&self, text: &mut String) {
+        let Some(outage) = &self.figures.outage else { return };
+        let mut line = |value: String, what: &str| text.push_str(&format!("  {value:>9} {what}\n"));
+        line(short(outage.seconds), &format!("s without the broker, from {:.1} s on", outage.began_s));
+        line(outage.offered_meanwhile.to_string(), "payments offered meanwhile");
+        line(outage.accepted_meanwhile.to_string(), "of these accepted");
+        line(outage.refused.to_string(), "refused or not answered, in the whole run");
+        line(outage.lost.to_string(), "accepted and lost");
+        line(short(outage.longest_wait_s), "s was the longest wait for an end");
+        line(outage.backlog.to_string(), "payments waited when the broker was back");
+        match (outage.gone_after_s, outage.payments_per_s) {
+            (Some(seconds), Some(rate)) => {
+                line(short(seconds), "s later the last of them was over");
+                line(short(rate), "payments/s from the return until then");
+            }
+            (Some(seconds), None) => line(short(seconds), "s later the last of them was over"),
+            (None, _) => text.push_str("  not all of them came to an end\n"),
         }
         text.push('\n');
     }

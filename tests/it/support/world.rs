@@ -300,7 +300,7 @@ impl World {
             wait_for(async || self.no_dead_letter_at_the_broker().await.then_some(())).await;
         }
         let findings =
-            verify::verify(&self.config, &self.pool, &self.broker, &self.clock, Duration::ZERO).await.unwrap();
+            verify::verify(&self.config, &self.pool, &self.broker, &self.clock, Duration::ZERO, None).await.unwrap();
         assert!(verify::all_kept(&findings), "\n{}", verify::table(&findings));
         self.stop().await;
         broker::remove(&self.broker).await.unwrap();
