@@ -18,45 +18,66 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(15);
 /// A look that takes longer hangs on a server that is gone.
 const LOOK_WITHIN: Duration = Duration::from_secs(60);
+/// The same of adding up the whole books, each statement of which ends by itself before that.
+const ADD_UP_WITHIN: Duration = Duration::from_secs(3_600);
 /// Adding up the whole books may take this part of the time, however large they grow.
 const REST_AFTER_ADDING_UP: u32 = 100;
 
-/// Looks every fifteen seconds until the context stops.
+/// Looks every fifteen seconds, and adds up the books beside that, until the context stops.
 pub(super) async fn keep(context: Context) -> anyhow::Result<()> {
+    let stop = context.stop.clone();
+    // Nobody waits for a look when the process is to stop.
+    stop.run_until_cancelled(async { futures::join!(look_around(&context), add_up(&context)) }).await;
+    Ok(())
+}
+
+async fn look_around(context: &Context) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut looks = Looks { context, depths: None, next: Instant::now() };
-    let stop = looks.context.stop.clone();
+    let mut looks = Looks { context, depths: None };
     loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            () = stop.cancelled() => return Ok(()),
-        }
-        // Nobody waits for a look when the process is to stop.
-        stop.run_until_cancelled(looks.look()).await;
+        tick.tick().await;
+        looks.look().await;
     }
 }
 
-struct Looks {
-    context: Context,
-    /// The connection to the broker that its depths are read by.
-    depths: Option<Depths>,
-    /// When the books are to be added up next.
-    next: Instant,
+/// Holds our books, the settlement entries and the acquirer's books together, again and again.
+async fn add_up(context: &Context) {
+    loop {
+        let began = Instant::now();
+        if let Err(error) = add_up_once(context).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the books are not added up");
+        }
+        tokio::time::sleep(EVERY.max(began.elapsed() * REST_AFTER_ADDING_UP)).await;
+    }
 }
 
-impl Looks {
+async fn add_up_once(context: &Context) -> Result<(), StoreError> {
+    let ours = within(ADD_UP_WITHIN, conservation(&context.pool)).await?;
+    // What is on its way is in one book and not yet in the other: they are held together when all is quiet.
+    let theirs = match within(LOOK_WITHIN, figures(&context.pool)).await?.open_operations {
+        0 => theirs::read(&context.config.acquirer).await.ok().flatten(),
+        _ => None,
+    };
+    show_conservation(&ours, theirs.as_deref());
+    Ok(())
+}
+
+struct Looks<'a> {
+    context: &'a Context,
+    /// The connection to the broker that its depths are read by.
+    depths: Option<Depths>,
+}
+
+impl Looks<'_> {
     async fn look(&mut self) {
-        let context = &self.context;
-        match within(figures(&context.pool)).await {
-            Ok(figures) => {
-                show(&figures);
-                self.add_up(&figures).await;
-            }
+        let context = self.context;
+        match within(LOOK_WITHIN, figures(&context.pool)).await {
+            Ok(figures) => show(&figures),
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures from the books"),
         }
-        let context = &self.context;
-        match within(limits::shut(&context.pool, &context.config.limits, context.clock.now())).await {
+        let shut = limits::shut(&context.pool, &context.config.limits, context.clock.now());
+        match within(LOOK_WITHIN, shut).await {
             Ok(shut) => shut.into_iter().for_each(|(by, count)| {
                 metrics::gauge!("tolom_limits_shut", "by" => by.as_str()).set(count as f64);
             }),
@@ -68,30 +89,10 @@ impl Looks {
             tracing::debug!(error = &error as &dyn std::error::Error, "no figures from the broker");
         }
     }
-
-    /// Holds our books, the settlement entries and the acquirer's books together, unless that was done lately.
-    async fn add_up(&mut self, figures: &Figures) {
-        let began = Instant::now();
-        if began < self.next {
-            return;
-        }
-        match within(conservation(&self.context.pool)).await {
-            Ok(ours) => {
-                // What is on its way is in one book and not yet in the other: they are held together when all is quiet.
-                let theirs = match figures.open_operations {
-                    0 => theirs::read(&self.context.config.acquirer).await.ok().flatten(),
-                    _ => None,
-                };
-                show_conservation(&ours, theirs.as_deref());
-            }
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the books are not added up"),
-        }
-        self.next = Instant::now() + began.elapsed() * REST_AFTER_ADDING_UP;
-    }
 }
 
-async fn within<T>(look: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    tokio::time::timeout(LOOK_WITHIN, look).await.unwrap_or(Err(StoreError::TimedOut))
+async fn within<T>(limit: Duration, look: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(limit, look).await.unwrap_or(Err(StoreError::TimedOut))
 }
 
 fn show(figures: &Figures) {

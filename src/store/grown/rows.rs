@@ -19,8 +19,7 @@ pub(super) const TABLES: [(&str, &str); 8] = [
     ("idempotency_key", KEYS),
 ];
 
-/// Of each payment its names and times. A payment's id cannot be guessed (version 4), all others stand in the order of
-/// time (version 7). Without `OFFSET 0` the server would work out each as often as it is used.
+/// Of each payment its names and times; all names stand in the order of time (UUID version 7). Without `OFFSET 0` the server would work out each as often as it is used.
 const PAID: &str = "CREATE TEMPORARY VIEW paid AS
     SELECT n, at AS accepted_at, at + interval '150 ms' AS claimed_at, at + interval '250 ms' AS approved_at,
            at + interval '300 ms' AS recorded_at, at + interval '350 ms' AS capture_claimed_at, captured_at,
@@ -28,7 +27,7 @@ const PAID: &str = "CREATE TEMPORARY VIEW paid AS
            ((captured_at - interval '50 ms') AT TIME ZONE interval '+06:00')::date AS day,
            amount_minor, currency, agency, service, acquirer, terms, at_once, keys_since,
            prefix || (first_bill + n)::text AS code, hash,
-           overlay(overlay(hash PLACING '4' FROM 13) PLACING 'a' FROM 17)::uuid AS payment,
+           ('0' || to_hex(ms) || '7' || substr(hash, 29, 3) || 'a' || substr(hash, 17, 15))::uuid AS payment,
            ('0' || to_hex(ms + 150) || random)::uuid AS authorize,
            ('0' || to_hex(ms + 350) || random)::uuid AS capture,
            ('0' || to_hex(ms + 500) || random)::uuid AS entry
