@@ -33,6 +33,8 @@ use crate::{
 /// Batches claimed at once: while they are, the next one grows. Slow calls hold up none: they are bounded by the prefetch
 /// alone.
 const CLAIMS_AT_ONCE: usize = 1;
+/// A batch of many may linger so long for the next ones.
+const LINGER: Duration = Duration::from_millis(20);
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// The worker.
@@ -71,6 +73,7 @@ impl Worker for Authorize {
             batch: settings.batch,
             prefetch: settings.prefetch,
             concurrency: CLAIMS_AT_ONCE,
+            linger: LINGER,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Capture: takes the money that is held, once the books have the authorization.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -15,6 +17,8 @@ use crate::{
 
 /// Batches claimed at once: while they are, the next one grows. Calls are bounded by the prefetch alone.
 const CLAIMS_AT_ONCE: usize = 1;
+/// A batch of many may linger so long for the next ones.
+const LINGER: Duration = Duration::from_millis(20);
 
 /// The worker.
 pub struct Capture {
@@ -44,6 +48,7 @@ impl Worker for Capture {
             batch: settings.batch,
             prefetch: settings.prefetch,
             concurrency: CLAIMS_AT_ONCE,
+            linger: LINGER,
         }
     }
 }

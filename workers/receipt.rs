@@ -19,6 +19,9 @@ use crate::{
     worker::{Context, Worker, run as run_worker},
 };
 
+/// Nobody waits for a fifth of a second more, and a batch costs three statements.
+const LINGER: Duration = Duration::from_millis(200);
+
 /// The worker.
 pub struct Receipts {
     context: Context,
@@ -37,7 +40,13 @@ impl Worker for Receipts {
 
     fn reading(config: &Config) -> Reading {
         let settings = &config.receipt;
-        Reading { queue: Queue::Receipt, batch: settings.batch, prefetch: settings.prefetch, concurrency: 1 }
+        Reading {
+            queue: Queue::Receipt,
+            batch: settings.batch,
+            prefetch: settings.prefetch,
+            concurrency: 1,
+            linger: LINGER,
+        }
     }
 }
 

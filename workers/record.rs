@@ -1,5 +1,7 @@
 //! Record: outcomes of operations become the books, one transaction a batch.
 
+use std::time::Duration;
+
 use crate::{
     broker::{Handler, Message, Queue, Reading, Turn, Verdict},
     config::Config,
@@ -11,6 +13,8 @@ use crate::{
 
 /// Batches recorded at once: while one is, the next one grows.
 const CONCURRENCY: usize = 1;
+/// A batch of many may linger so long for the next ones.
+const LINGER: Duration = Duration::from_millis(20);
 
 /// The worker.
 pub struct Record {
@@ -35,7 +39,13 @@ impl Worker for Record {
 
     fn reading(config: &Config) -> Reading {
         let settings = &config.record;
-        Reading { queue: Queue::Record, batch: settings.batch, prefetch: settings.prefetch, concurrency: CONCURRENCY }
+        Reading {
+            queue: Queue::Record,
+            batch: settings.batch,
+            prefetch: settings.prefetch,
+            concurrency: CONCURRENCY,
+            linger: LINGER,
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
     message::{Message, Settled, parcel},
     returns::Returns,
     set_up,
-    turn::{Turn, take_away},
+    turn::{Turn, pause_after, take_away},
     watchdog::{Watchdog, looks},
 };
 
@@ -57,6 +57,9 @@ pub struct Reading {
     pub prefetch: u16,
     /// Batches that hold their [`Turn`] at once.
     pub concurrency: usize,
+    /// While the queue is busy, batches begin at most so far apart, so that they grow: statements, commits and publishes
+    /// cost by the batch. A message that comes alone waits for nobody.
+    pub linger: Duration,
 }
 
 /// Consumes a queue until `stop`, then drains: what the handlers hold is finished and acknowledged.
@@ -176,6 +179,8 @@ struct Session {
     waiting: VecDeque<Message>,
     /// One permit a batch.
     places: Arc<Semaphore>,
+    /// Before this the next batch grows, unless it is full.
+    not_before: Instant,
     batches: TaskTracker,
     /// Reads one message at a time, so that one that cannot be read costs no other any of its deliveries; and not for
     /// long, for that is slow.
@@ -215,6 +220,7 @@ impl Session {
             delivered: 0,
             waiting: VecDeque::new(),
             places: Arc::new(Semaphore::new(reading.concurrency)),
+            not_before: Instant::now(),
             batches: TaskTracker::new(),
             wary,
             cut: CancellationToken::new(),
@@ -255,7 +261,8 @@ impl Session {
         let mut enough = pin!(tokio::time::sleep(WAS_WELL));
         loop {
             in_flight.set(self.acks.outstanding() as f64);
-            let place = Arc::clone(&self.places).acquire_owned();
+            let is_full = self.waiting.len() >= self.source.reading.batch;
+            let place = self.place(self.not_before.duration_since(Instant::now()), is_full);
             let due = self.ack_at.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
@@ -267,7 +274,7 @@ impl Session {
                     self.receive(delivery.ok_or(BrokerError::Ended)??)?;
                 }
                 Some(look) = looks.next() => watchdog.judge(look?, self.acks.outstanding(), self.delivered)?,
-                Ok(place) = place, if !self.waiting.is_empty() => self.dispatch(handler, place),
+                Some(place) = place, if !self.waiting.is_empty() => self.dispatch(handler, place),
             }
         }
     }
@@ -287,6 +294,19 @@ impl Session {
         Ok(())
     }
 
+    /// A place for the next batch, once it may begin.
+    fn place(&self, wait: Duration, is_full: bool) -> impl Future<Output = Option<OwnedSemaphorePermit>> + use<> {
+        let places = Arc::clone(&self.places);
+        async move {
+            let place = places.acquire_owned().await.ok();
+            // A timer goes off a millisecond late: none where nothing is to be waited for.
+            if !wait.is_zero() && !is_full {
+                tokio::time::sleep(wait).await;
+            }
+            place
+        }
+    }
+
     /// Hands out one batch.
     fn dispatch<H: Handler>(&mut self, handler: &Arc<H>, place: OwnedSemaphorePermit) {
         // A message that has failed before travels alone.
@@ -294,6 +314,7 @@ impl Session {
         let batch = self.source.reading.batch;
         let fresh = self.waiting.iter().take(batch).take_while(|message| !alone(message)).count();
         let batch: Vec<_> = self.waiting.drain(..fresh.max(1)).collect();
+        self.not_before = Instant::now() + pause_after(batch.len(), self.source.reading.linger);
         let (handler, cut) = (Arc::clone(handler), self.cut.clone());
         let supervisor = self.returns.broker.supervisor().clone();
         let queue = self.source.name();

@@ -56,7 +56,7 @@ pub fn new_secret_id() -> Uuid {
         let (high, low) = (followed.next(), followed.next());
         secret(followed.clock.now(), (u128::from(high) << 64 | u128::from(low)).to_be_bytes())
     })
-    .unwrap_or_else(|| secret(OffsetDateTime::now_utc(), Uuid::new_v4().into_bytes()))
+    .unwrap_or_else(|| secret(Clock::system().now(), Uuid::new_v4().into_bytes()))
 }
 
 fn followed(make: impl FnOnce(&mut Followed) -> Uuid) -> Option<Uuid> {

@@ -43,7 +43,7 @@ pub(crate) fn to_queue(broker: &Broker, queue: Queue, id: &str) -> Outgoing {
 }
 
 const fn reading(batch: usize, concurrency: usize) -> Reading {
-    Reading { queue: Queue::Capture, batch, prefetch: 500, concurrency }
+    Reading { queue: Queue::Capture, batch, prefetch: 500, concurrency, linger: Duration::ZERO }
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ impl Behind {
         let publisher = Publisher::start(broker.clone());
         let (tell, came) = mpsc::channel(1_000);
         let stop = CancellationToken::new();
-        let reading = Reading { queue: Queue::Capture, batch: 1, prefetch, concurrency: 1 };
+        let reading = Reading { queue: Queue::Capture, batch: 1, prefetch, concurrency: 1, linger: Duration::ZERO };
         let behind = Broker::new(&settings);
         let consumer =
             tokio::spawn(broker::consume(behind, publisher.clone(), reading, Arc::new(Tells(tell)), stop.clone()));
@@ -129,7 +129,7 @@ async fn a_message_that_is_left_comes_again_later_and_has_lost_no_attempt() {
     let (again, mut came) = mpsc::channel(10);
     let leaves = Arc::new(Leaves { met: Mutex::default(), again });
     let stop = CancellationToken::new();
-    let reading = Reading { queue: Queue::Capture, batch: 10, prefetch: 10, concurrency: 1 };
+    let reading = Reading { queue: Queue::Capture, batch: 10, prefetch: 10, concurrency: 1, linger: Duration::ZERO };
     let consumer = tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading, leaves, stop.clone()));
     publisher.publish(to_queue(&broker, Queue::Capture, "left")).await.unwrap();
     let came = tokio::time::timeout(Duration::from_secs(30), came.recv()).await;
