@@ -53,9 +53,10 @@ async fn add_up(context: &Context) {
 }
 
 async fn add_up_once(context: &Context) -> Result<(), StoreError> {
+    let open = within(LOOK_WITHIN, figures(&context.pool)).await?.open_operations;
     let ours = within(ADD_UP_WITHIN, conservation(&context.pool)).await?;
-    // What is on its way is in one book and not yet in the other: they are held together when all is quiet.
-    let theirs = match within(LOOK_WITHIN, figures(&context.pool)).await?.open_operations {
+    // What is on its way is in one book and not yet in the other: they are held together when all was quiet.
+    let theirs = match open {
         0 => theirs::read(&context.config.acquirer).await.ok().flatten(),
         _ => None,
     };

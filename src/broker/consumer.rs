@@ -391,7 +391,11 @@ impl Session {
         loop {
             tokio::select! {
                 biased;
-                Some(verdict) = self.verdicts.recv() => self.settle(verdict)?,
+                Some(verdict) = self.verdicts.recv() => {
+                    self.settle(verdict)?;
+                    // At once: a drain that is cut must not have what was done delivered again.
+                    self.acknowledge().await?;
+                }
                 () = batches.wait() => break,
             }
         }
