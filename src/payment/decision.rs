@@ -56,6 +56,17 @@ pub enum AuthorizationEnd {
     WasCaptured,
 }
 
+impl AuthorizationEnd {
+    /// By what an acknowledged reversal has undone.
+    const fn after(undone: Option<Undone>) -> Self {
+        match undone {
+            Some(Undone::Nothing) => Self::NeverHappened,
+            Some(Undone::Hold) | None => Self::WasHeld,
+            Some(Undone::Capture) => Self::WasCaptured,
+        }
+    }
+}
+
 impl Known<'_> {
     fn steps(&self, events: &[Event]) -> Result<Vec<(Event, Status)>, IllegalTransition> {
         let mut status = self.status;
@@ -104,7 +115,10 @@ pub fn decide(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTra
         && approval.undone != Some(Undone::Nothing)
     {
         let review = known.review("the acquirer acted on another amount")?;
-        return Ok(Decision { store_outcome: true, ..review });
+        // What was undone is over, however much it was: nothing of ours may wait for it for ever.
+        let authorization_ends =
+            (known.kind == OperationKind::Reverse).then(|| AuthorizationEnd::after(approval.undone));
+        return Ok(Decision { store_outcome: true, authorization_ends, ..review });
     }
     let decision = match known.kind {
         OperationKind::Authorize | OperationKind::CompleteChallenge => authorization(known, report)?,
@@ -151,14 +165,16 @@ fn capture(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTransi
         }
         // Paid by another channel while the capture was on its way: give it back.
         Outcome::Approved(_) => &[Event::ReversalRequired],
+        // Heard of after a day of silence: what is held goes back, and its acknowledgement settles the review.
+        Outcome::Declined(_) | Outcome::NotSent { .. } if known.status == Status::Review => &[Event::ReviewRequired],
         Outcome::Declined(_) | Outcome::NotSent { .. } => &[Event::ReversalRequired],
         Outcome::Unknown { .. } => &[Event::OutcomeUnknown],
         Outcome::Challenged(_) => {
             return Err(IllegalTransition { status: known.status, event: Event::ChallengeRequired });
         }
     };
-    let undo = events.contains(&Event::ReversalRequired) && !known.reversal_exists;
-    Ok(Decision { steps: known.steps(events)?, reverse: undo, ..Decision::default() })
+    let undo = matches!(events, [Event::ReversalRequired | Event::ReviewRequired]);
+    Ok(Decision { steps: known.steps(events)?, reverse: undo && !known.reversal_exists, ..Decision::default() })
 }
 
 fn reversal(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTransition> {
@@ -175,12 +191,8 @@ fn reversal(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTrans
                 Status::Unknown | Status::Authorized => &[Event::ReversalRequired, Event::Reversed],
                 _ => &[Event::Reversed],
             };
-            let end = match undone {
-                Some(Undone::Nothing) => AuthorizationEnd::NeverHappened,
-                Some(Undone::Hold) | None => AuthorizationEnd::WasHeld,
-                Some(Undone::Capture) => AuthorizationEnd::WasCaptured,
-            };
-            return Ok(Decision { steps: known.steps(events)?, authorization_ends: Some(end), ..Decision::default() });
+            let end = Some(AuthorizationEnd::after(*undone));
+            return Ok(Decision { steps: known.steps(events)?, authorization_ends: end, ..Decision::default() });
         }
         (Outcome::Unknown { .. }, _) => &[],
         (Outcome::Declined(_) | Outcome::NotSent { .. }, _) => {
@@ -280,6 +292,19 @@ mod tests {
     }
 
     #[test]
+    fn a_capture_that_is_declined_in_review_gives_the_hold_back() {
+        let declined = Outcome::Declined(Decline { reason: DeclineReason::Other, code: None });
+        let known = Known {
+            outcome: Some("unknown"),
+            position: Position::Held,
+            ..known(Status::Review, OperationKind::Capture)
+        };
+        let decision = decide(known, &declined).unwrap();
+        assert_eq!(end(&decision), Some(Status::Review));
+        assert!(decision.store_outcome && decision.reverse);
+    }
+
+    #[test]
     fn another_amount_goes_to_a_person() {
         let mut report = approved(false, None);
         let Outcome::Approved(approval) = &mut report else { unreachable!() };
@@ -287,6 +312,21 @@ mod tests {
         let decision = decide(known(Status::Authorizing, OperationKind::Authorize), &report).unwrap();
         assert_eq!(end(&decision), Some(Status::Review));
         assert!(decision.postings.is_empty());
+    }
+
+    #[test]
+    fn another_amount_that_is_given_back_goes_to_a_person_and_leaves_nothing_open() {
+        let mut report = approved(false, Some(Undone::Hold));
+        let Outcome::Approved(approval) = &mut report else { unreachable!() };
+        approval.amount = Money::new(1, Currency::KGS);
+        for status in [Status::Authorizing, Status::Unknown, Status::Review] {
+            let decision = decide(known(status, OperationKind::Reverse), &report).unwrap();
+            assert_eq!(
+                (end(&decision), decision.authorization_ends),
+                (Some(Status::Review), Some(AuthorizationEnd::WasHeld))
+            );
+            assert!(decision.store_outcome && decision.conflict.is_some());
+        }
     }
 
     #[test]

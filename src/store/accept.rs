@@ -1,12 +1,13 @@
-//! Accepting payments: a whole batch in one transaction, one conflict failing alone.
+//! Accepting payments: a whole batch read in one statement and written in one more, one conflict failing alone.
 //!
-//! Order of locks, the same for everybody: bills (by code), idempotency keys (by caller and key), payments (by bill).
-//! The database is the judge: a primary key for "same key, once", a partial unique index for "one live payment per
-//! bill". Whoever loses there is told why by what the winner has written.
+//! What is decided between the two is decided without locks, so the database has the last word: a primary key for "same
+//! key, once", a partial unique index for "one live payment per bill", and the bill itself, held while it is written.
 
-mod batch;
-mod limits;
-mod rows;
+mod attempt;
+mod judge;
+mod known;
+mod refusal;
+mod write;
 
 use std::collections::HashMap;
 
@@ -15,11 +16,12 @@ use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use self::refusal::Refusal;
 use super::{StoreError, cards::NewCard, limits::Origin, outbox::OutboxRow};
 use crate::{
     config,
     contracts::Payer,
-    payment::{Money, PaymentCode, limits::By},
+    payment::{Money, PaymentCode},
 };
 
 /// Members of a broken batch that are retried alone at the same time.
@@ -94,141 +96,6 @@ pub enum Acceptance {
     Refused(Refusal),
 }
 
-/// Why a payment is not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The same Idempotency-Key came with another request.
-    KeyReused,
-    /// The same request, or a change of its bill, is being worked on: try again soon.
-    InFlight,
-    /// No such bill.
-    BillUnknown,
-    /// It is paid.
-    BillPaid,
-    /// It was withdrawn.
-    BillCancelled,
-    /// Its time has passed.
-    BillExpired,
-    /// Another payment of it is live.
-    PaymentLive,
-    /// Not the bill's amount.
-    AmountDiffers,
-    /// Not the bill's currency.
-    CurrencyDiffers,
-    /// The sealing key is unknown or retired.
-    CardKeyUnknown,
-    /// No stored card has this id: it has expired, or never was.
-    CardUnknown,
-    /// The sealed card has expired.
-    CardExpired,
-    /// Sealed for another bill.
-    CardOfOtherBill,
-    /// A payment has used it.
-    CardUsed,
-    /// Too many attempts have failed: wait so long.
-    TooManyAttempts {
-        /// What they have in common.
-        by: By,
-        /// Seconds.
-        wait_s: u32,
-    },
-    /// The database went away; whether anything was stored is told by a repetition with the same key.
-    Unavailable,
-    /// The database refuses this request for a reason that is ours.
-    Internal,
-}
-
-impl Refusal {
-    /// The last part of the problem's type.
-    pub const fn problem(self) -> &'static str {
-        match self {
-            Self::KeyReused => "idempotency-key-reused",
-            Self::InFlight => "request-in-flight",
-            Self::BillUnknown => "bill-unknown",
-            Self::BillPaid => "bill-paid",
-            Self::BillCancelled => "bill-cancelled",
-            Self::BillExpired => "bill-expired",
-            Self::PaymentLive => "payment-in-progress",
-            Self::AmountDiffers => "amount-differs",
-            Self::CurrencyDiffers => "currency-differs",
-            Self::CardKeyUnknown => "card-key-unknown",
-            Self::CardUnknown => "card-unknown",
-            Self::CardExpired => "card-expired",
-            Self::CardOfOtherBill => "card-of-other-bill",
-            Self::CardUsed => "card-used",
-            Self::TooManyAttempts { .. } => "too-many-attempts",
-            Self::Unavailable => "unavailable",
-            Self::Internal => "internal",
-        }
-    }
-
-    /// For people.
-    pub const fn detail(self) -> &'static str {
-        match self {
-            Self::KeyReused => "this Idempotency-Key was used for another request; make a new one",
-            Self::InFlight => "the same request or its bill is being worked on; try again in a moment",
-            Self::BillUnknown => "there is no bill with this payment code",
-            Self::BillPaid => "this bill is paid",
-            Self::BillCancelled => "this bill was withdrawn by its agency",
-            Self::BillExpired => "this bill's time has passed",
-            Self::PaymentLive => "another payment of this bill is on its way; do not pay again",
-            Self::AmountDiffers => "the amount is not the bill's",
-            Self::CurrencyDiffers => "the currency is not the bill's",
-            Self::CardKeyUnknown => "the card is sealed with a key that is not in use; fetch /v1/encryption-keys again",
-            Self::CardUnknown => "no sealed card of this id is waiting; enter the card again",
-            Self::CardExpired => "the sealed card has expired; enter the card again",
-            Self::CardOfOtherBill => "the sealed card is for another bill",
-            Self::CardUsed => "the sealed card has been used; enter the card again",
-            Self::TooManyAttempts { by: By::Bill, .. } => {
-                "too many payments of this bill were declined; ask your bank why, and try again later"
-            }
-            Self::TooManyAttempts { .. } => "too many attempts have failed; try again later",
-            Self::Unavailable => "the service is not available; repeat the request with the same Idempotency-Key",
-            Self::Internal => "the request could not be stored",
-        }
-    }
-
-    /// The member at fault, if one is.
-    pub const fn field(self) -> Option<&'static str> {
-        match self {
-            Self::AmountDiffers => Some("amount.value"),
-            Self::CurrencyDiffers => Some("amount.currency"),
-            Self::CardKeyUnknown | Self::CardOfOtherBill | Self::CardExpired | Self::CardUsed => Some("card"),
-            Self::CardUnknown => Some("card.id"),
-            Self::BillUnknown => Some("bill"),
-            Self::KeyReused
-            | Self::InFlight
-            | Self::BillPaid
-            | Self::BillCancelled
-            | Self::BillExpired
-            | Self::PaymentLive
-            | Self::TooManyAttempts { .. }
-            | Self::Unavailable
-            | Self::Internal => None,
-        }
-    }
-
-    /// Whether it tells who asks that the bill exists.
-    pub const fn tells_of_the_bill(self) -> bool {
-        !matches!(
-            self,
-            Self::KeyReused
-                | Self::InFlight
-                | Self::BillUnknown
-                | Self::TooManyAttempts { .. }
-                | Self::Unavailable
-                | Self::Internal
-        )
-    }
-
-    const fn is_about_the_card(self) -> bool {
-        matches!(
-            self,
-            Self::CardKeyUnknown | Self::CardUnknown | Self::CardExpired | Self::CardOfOtherBill | Self::CardUsed
-        )
-    }
-}
-
 /// What came of a batch, in the order of the requests, and what is to be announced now that it is committed.
 #[derive(Debug, Default)]
 pub struct Accepted {
@@ -240,9 +107,9 @@ pub struct Accepted {
 
 /// Accepts payments, each once or not at all.
 ///
-/// The whole batch is one transaction. When a member breaks it (a lock that is not given, data the database refuses),
-/// the members are tried alone, so none fails its neighbours. An error means that no member was tried alone yet, and
-/// the database is away.
+/// The whole batch is written by one statement. When a member breaks it (a lock that is not given, data the database
+/// refuses), the members are tried alone, so none fails its neighbours. An error means that no member was tried alone yet,
+/// and the database is away.
 pub async fn accept(
     pool: &PgPool,
     now: OffsetDateTime,
@@ -344,9 +211,9 @@ async fn together_or_alone(terms: &Terms<'_>, members: &[&NewPayment]) -> Result
     if let [member] = members {
         return alone(terms, member).await;
     }
-    let (mut results, mut outbox) = match batch::attempt(terms, members, false).await {
+    let (mut results, mut outbox) = match attempt::attempt(terms, members, false).await {
         Ok(attempt) => (attempt.fates, attempt.outbox),
-        Err(error) if is_contention(&error) || !error.is_transient() => (vec![None; members.len()], Vec::new()),
+        Err(error) if error.is_contention() || !error.is_transient() => (vec![None; members.len()], Vec::new()),
         Err(error) => return Err(error),
     };
     let left: Vec<usize> = (0..members.len()).filter(|index| results[*index].is_none()).collect();
@@ -367,7 +234,7 @@ async fn together_or_alone(terms: &Terms<'_>, members: &[&NewPayment]) -> Result
 }
 
 async fn alone(terms: &Terms<'_>, member: &NewPayment) -> Result<Done, StoreError> {
-    match batch::attempt(terms, &[member], true).await {
+    match attempt::attempt(terms, &[member], true).await {
         Ok(attempt) => Ok(Done {
             results: attempt
                 .fates
@@ -376,19 +243,13 @@ async fn alone(terms: &Terms<'_>, member: &NewPayment) -> Result<Done, StoreErro
                 .collect(),
             outbox: attempt.outbox,
         }),
-        Err(error) if is_contention(&error) => Ok(Done::all_refused(1, Refusal::InFlight)),
+        Err(error) if error.is_contention() => Ok(Done::all_refused(1, Refusal::InFlight)),
         Err(error) if error.is_transient() => Err(error),
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, payment.id = %member.id, "a payment was refused by the database");
             Ok(Done::all_refused(1, Refusal::Internal))
         }
     }
-}
-
-/// Lock time-out, statement time-out, deadlock, serialization failure: somebody else is in the way.
-fn is_contention(error: &StoreError) -> bool {
-    let StoreError::Unavailable(sqlx::Error::Database(database)) = error else { return false };
-    database.code().is_some_and(|code| ["55P03", "57014", "40P01", "40001"].contains(&code.as_ref()))
 }
 
 #[cfg(test)]

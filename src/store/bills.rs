@@ -127,7 +127,6 @@ async fn change(
     wanted: Wanted<'_>,
 ) -> Result<Change, StoreError> {
     let mut tx = pool.begin().await?;
-    sqlx::query("SET LOCAL lock_timeout = '2s'").execute(&mut *tx).await?;
     if let Wanted::Terms(bill) = &wanted
         && insert(&mut tx, agency, bill, now).await?
     {

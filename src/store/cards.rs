@@ -1,10 +1,10 @@
 //! Sealed cards: they wait here for minutes, in slices by expiry, and leave with the claim of their payment.
 
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{PgExecutor, PgPool};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{StoreError, keys, writes::Writes};
+use super::{StoreError, keys};
 use crate::{clock::Clock, payment::PaymentCode};
 
 /// Seconds of expiry that share a slice: the longest life of a sealed card.
@@ -40,59 +40,26 @@ pub async fn put(pool: &PgPool, card: &NewCard, now: OffsetDateTime) -> Result<b
     if !taken.iter().any(|(_, destroy_at)| *destroy_at >= card.expires_at) {
         return Ok(false);
     }
-    insert(&mut connection, &[card]).await?;
+    insert(&mut *connection, &[card]).await?;
     Ok(true)
 }
 
 /// Inserts cards, each into the slice of its expiry.
-pub async fn insert(db: &mut PgConnection, cards: &[&NewCard]) -> Result<(), StoreError> {
-    let mut writes = Writes::new();
-    add(&mut writes, cards);
-    writes.execute(db).await
-}
-
-/// Adds cards to what is written together, each in the slice of its expiry.
-pub(super) fn add(writes: &mut Writes, cards: &[&NewCard]) {
-    if cards.is_empty() {
-        return;
-    }
+pub async fn insert(db: impl PgExecutor<'_>, cards: &[&NewCard]) -> Result<(), StoreError> {
     let each = || cards.iter();
-    writes.add(
-        "sealed",
-        "INSERT INTO sealed_card (id, slice, bill_code, kid, jwe, expires_at) SELECT * FROM",
-        |columns| {
-            columns
-                .add(each().map(|card| card.id))
-                .add(each().map(|card| slice_of(card.expires_at)))
-                .add(each().map(|card| card.bill.as_str()))
-                .add(each().map(|card| card.kid.as_str()))
-                .add(each().map(|card| card.jwe.as_str()))
-                .add(each().map(|card| card.expires_at));
-        },
-        "",
-    );
-}
-
-/// What is known of a stored card without opening it.
-#[derive(Debug, Clone)]
-pub(super) struct Stored {
-    pub(super) id: Uuid,
-    pub(super) bill: String,
-    pub(super) expires_at: OffsetDateTime,
-}
-
-/// Looks stored cards up by id.
-pub(super) async fn stored(db: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Stored>, StoreError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = sqlx::query("SELECT id, bill_code, expires_at FROM sealed_card WHERE id = ANY($1)")
-        .bind(ids)
-        .fetch_all(db)
-        .await?;
-    rows.iter()
-        .map(|row| Ok(Stored { id: row.try_get(0)?, bill: row.try_get(1)?, expires_at: row.try_get(2)? }))
-        .collect()
+    sqlx::query(
+        "INSERT INTO sealed_card (id, slice, bill_code, kid, jwe, expires_at)
+         SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])",
+    )
+    .bind(each().map(|card| card.id).collect::<Vec<_>>())
+    .bind(each().map(|card| slice_of(card.expires_at)).collect::<Vec<_>>())
+    .bind(each().map(|card| card.bill.as_str()).collect::<Vec<_>>())
+    .bind(each().map(|card| card.kid.as_str()).collect::<Vec<_>>())
+    .bind(each().map(|card| card.jwe.as_str()).collect::<Vec<_>>())
+    .bind(each().map(|card| card.expires_at).collect::<Vec<_>>())
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// The slice of a card that expires at this time.

@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 
-use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use sqlx::{PgPool, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{StoreError, writes::Writes};
+use super::StoreError;
 use crate::{
     config,
     payment::{
@@ -47,7 +47,7 @@ pub struct Failures {
 }
 
 impl Failures {
-    fn read(row: &PgRow) -> Result<Self, StoreError> {
+    pub(super) fn read(row: &PgRow) -> Result<Self, StoreError> {
         let number = |column| Ok::<_, StoreError>(u32::try_from(row.try_get::<i64, _>(column)?).unwrap_or(u32::MAX));
         Ok(Self {
             count: number("failures")?,
@@ -60,88 +60,57 @@ impl Failures {
 
 /// Failures of a batch, by what they are counted by.
 #[derive(Debug, Default)]
-pub(super) struct Counts<'a> {
-    pub(super) bills: HashMap<&'a str, Failures>,
+pub(super) struct Counts {
     pub(super) addresses: HashMap<KeyedHash, Failures>,
     pub(super) devices: HashMap<KeyedHash, Failures>,
 }
 
-/// Counts the failures of these bills, addresses and devices, each of which is there once, in one statement.
-pub(super) async fn count<'a>(
-    db: &mut PgConnection,
-    bills: &[&'a str],
+/// Counts the failures of these addresses and devices, each of which is there once, in one statement.
+pub(super) async fn count(
+    pool: &PgPool,
     addresses: &[KeyedHash],
     devices: &[KeyedHash],
     limits: &config::Limits,
     now: OffsetDateTime,
-) -> Result<Counts<'a>, StoreError> {
+) -> Result<Counts, StoreError> {
     let rows = sqlx::query(
-        "SELECT 1 AS by, n.place - 1 AS place, f.*, 0::bigint AS bills, NULL::timestamptz AS latest
-         FROM unnest($1::text[]) WITH ORDINALITY AS n (code, place)
-         CROSS JOIN LATERAL (SELECT count(*) AS failures, max(updated_at) AS last FROM (
-             SELECT updated_at FROM payment WHERE bill_code = n.code AND status = 'declined'
-                 AND decline_reason <> ALL ($7) AND updated_at > $4 ORDER BY updated_at DESC LIMIT $8) d) f
-         UNION ALL
-         SELECT 2, n.place - 1, f.* FROM unnest($2::bytea[]) WITH ORDINALITY AS n (hash, place)
+        "SELECT true AS is_address, n.hash, f.* FROM unnest($1::bytea[]) AS n (hash)
          CROSS JOIN LATERAL (
-             SELECT count(*) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($7)),
-                    max(p.updated_at) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($7)),
-                    0::bigint, NULL::timestamptz
-             FROM (SELECT payment_id FROM payment_origin WHERE address = n.hash AND at > $5
-                   ORDER BY at DESC LIMIT $8) o
+             SELECT count(*) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($5)) AS failures,
+                    max(p.updated_at) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($5)) AS last,
+                    0::bigint AS bills, NULL::timestamptz AS latest
+             FROM (SELECT payment_id FROM payment_origin WHERE address = n.hash AND at > $3
+                   ORDER BY at DESC LIMIT $6) o
              JOIN payment p ON p.id = o.payment_id) f
          UNION ALL
-         SELECT 3, n.place - 1, f.* FROM unnest($3::bytea[]) WITH ORDINALITY AS n (hash, place)
+         SELECT false, n.hash, f.* FROM unnest($2::bytea[]) AS n (hash)
          CROSS JOIN LATERAL (
-             SELECT count(*) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($7)),
-                    max(p.updated_at) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($7)),
+             SELECT count(*) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($5)),
+                    max(p.updated_at) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($5)),
                     count(DISTINCT p.bill_code), max(o.at)
-             FROM (SELECT payment_id, at FROM payment_origin WHERE device = n.hash AND at > $6
-                   ORDER BY at DESC LIMIT $8) o
+             FROM (SELECT payment_id, at FROM payment_origin WHERE device = n.hash AND at > $4
+                   ORDER BY at DESC LIMIT $6) o
              JOIN payment p ON p.id = o.payment_id) f",
     )
-    .bind(bills)
     .bind(slices(addresses))
     .bind(slices(devices))
-    .bind(now - limits.bill.window())
     .bind(now - limits.address.window())
     .bind(now - limits.device.window())
     .bind(not_counted())
     .bind(i64::from(MOST_COUNTED))
-    .fetch_all(db)
+    .fetch_all(pool)
     .await?;
     let mut counts = Counts::default();
     for row in &rows {
-        let place: i64 = row.try_get("place")?;
-        let place = usize::try_from(place).map_err(|_| StoreError::Unreadable(format!("a row at place {place}")))?;
-        let failures = Failures::read(row)?;
-        match row.try_get::<i32, _>("by")? {
-            1 => drop(counts.bills.insert(bills[place], failures)),
-            2 => drop(counts.addresses.insert(addresses[place], failures)),
-            _ => drop(counts.devices.insert(devices[place], failures)),
-        }
+        let counted = if row.try_get("is_address")? { &mut counts.addresses } else { &mut counts.devices };
+        counted.insert(read_hash(row, "hash")?, Failures::read(row)?);
     }
     Ok(counts)
 }
 
-/// Adds from where payments were submitted to what is written together.
-pub(super) fn add_origins(writes: &mut Writes, origins: &[(Uuid, &Origin)], now: OffsetDateTime) {
-    if origins.is_empty() {
-        return;
-    }
-    let each = || origins.iter();
-    writes.add(
-        "originated",
-        "INSERT INTO payment_origin (payment_id, address, device, at) SELECT * FROM",
-        |columns| {
-            columns
-                .add(each().map(|(payment, _)| *payment))
-                .add(each().map(|(_, origin)| &origin.address[..]))
-                .add(each().map(|(_, origin)| origin.device.as_ref().map(|device| &device[..])))
-                .add(each().map(|_| now));
-        },
-        "",
-    );
+fn read_hash(row: &PgRow, column: &str) -> Result<KeyedHash, StoreError> {
+    let hash = row.try_get::<&[u8], _>(column)?.try_into();
+    hash.map_err(|_| StoreError::Unreadable(format!("{column}: a keyed hash")))
 }
 
 /// Remembers with which card each of these payments is about to be authorized, and counts the failures of each card, in
@@ -172,11 +141,7 @@ pub async fn use_cards(
     .bind(i64::from(MOST_COUNTED))
     .fetch_all(pool)
     .await?;
-    let read = |row: &PgRow| {
-        let card = row.try_get::<&[u8], _>("card")?.try_into();
-        Ok((card.map_err(|_| StoreError::Unreadable("a card's keyed hash".to_owned()))?, Failures::read(row)?))
-    };
-    rows.iter().map(read).collect()
+    rows.iter().map(|row| Ok((read_hash(row, "card")?, Failures::read(row)?))).collect()
 }
 
 /// The key of the hashes of addresses and cookies.
@@ -251,6 +216,6 @@ fn slices(hashes: &[KeyedHash]) -> Vec<&[u8]> {
     hashes.iter().map(|hash| &hash[..]).collect()
 }
 
-fn not_counted() -> Vec<&'static str> {
+pub(super) fn not_counted() -> Vec<&'static str> {
     DeclineReason::NOT_COUNTED.iter().map(|reason| reason.as_str()).collect()
 }

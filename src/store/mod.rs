@@ -66,6 +66,21 @@ impl StoreError {
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::TimedOut)
     }
+
+    /// Whether somebody was faster, or in a deadlock luckier (serialization failure, deadlock).
+    fn is_lost_race(&self) -> bool {
+        self.has_code(&["40001", "40P01"])
+    }
+
+    /// Whether somebody is in the way: a race lost again and again, a lock time-out, a statement time-out.
+    fn is_contention(&self) -> bool {
+        self.is_lost_race() || self.has_code(&["55P03", "57014"])
+    }
+
+    fn has_code(&self, codes: &[&str]) -> bool {
+        let Self::Unavailable(sqlx::Error::Database(database)) = self else { return false };
+        database.code().is_some_and(|code| codes.contains(&code.as_ref()))
+    }
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -89,7 +104,7 @@ impl From<sqlx::Error> for StoreError {
 /// locks. What runs into these is tried again (SQLSTATE 55P03, 57014, 25P03).
 const LIMITS: [(&str, &str); 6] = [
     ("statement_timeout", "30s"),
-    ("lock_timeout", "10s"),
+    ("lock_timeout", "2s"),
     ("idle_in_transaction_session_timeout", "30s"),
     ("tcp_keepalives_idle", "10"),
     ("tcp_keepalives_interval", "5"),

@@ -23,7 +23,7 @@ pub struct OutboxRow {
 
 /// Inserts rows in the caller's transaction.
 pub async fn insert(transaction: &mut PgConnection, rows: &[OutboxRow]) -> Result<(), StoreError> {
-    let mut writes = Writes::new();
+    let mut writes = Writes::locked();
     add(&mut writes, rows);
     writes.execute(transaction).await
 }

@@ -154,7 +154,6 @@ pub async fn complete_challenge(
     traceparent: Option<String>,
 ) -> Result<Returned, StoreError> {
     let mut tx = pool.begin().await?;
-    sqlx::query("SET LOCAL lock_timeout = '1s'").execute(&mut *tx).await?;
     let row = sqlx::query("SELECT status, challenge_response, version FROM payment WHERE id = $1 FOR UPDATE")
         .bind(id)
         .fetch_optional(&mut *tx)

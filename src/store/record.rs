@@ -128,13 +128,13 @@ async fn write(
     let entries = settlement_entries(changes, now);
     let mut announce: Vec<OutboxRow> = changes.iter().filter_map(|change| change.message(now)).collect();
     announce.extend(entries.iter().map(|entry| entry.message.clone()));
-    let mut writes = Writes::new();
+    let mut writes = Writes::locked();
     add_outcomes(&mut writes, changes, unknown_until);
     status::add(&mut writes, &statuses);
     add_postings(&mut writes, changes);
     add_entries(&mut writes, &entries);
     outbox::add(&mut writes, &announce);
-    writes.execute(transaction).await?;
+    writes.execute(&mut *transaction).await?;
     authorization_ends(transaction, changes).await?;
     let reversals: Vec<Uuid> =
         changes.iter().filter(|change| change.decision.reverse).map(|change| change.known.payment).collect();

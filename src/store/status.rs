@@ -68,7 +68,7 @@ impl StatusWrite {
 
 /// Writes statuses and journal. All or nothing: a guard that does not hold is an error, for the caller held the lock.
 pub async fn write(transaction: &mut PgConnection, writes: &[StatusWrite]) -> Result<(), StoreError> {
-    let mut rows = Writes::new();
+    let mut rows = Writes::locked();
     add(&mut rows, writes);
     rows.execute(transaction).await
 }

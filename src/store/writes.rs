@@ -4,7 +4,7 @@
 //! were before the statement, and none sees what another one writes (PostgreSQL manual, 7.8.4): no two of them may touch
 //! the same row, nor may one count on another's.
 
-use sqlx::{Encode, PgConnection, Postgres, QueryBuilder, Row, Type, query_builder::Separated};
+use sqlx::{Encode, PgExecutor, Postgres, QueryBuilder, Type, postgres::PgRow, query_builder::Separated};
 
 use super::StoreError;
 
@@ -12,8 +12,14 @@ use super::StoreError;
 pub(super) struct Writes {
     statement: QueryBuilder<Postgres>,
     parts: usize,
-    /// Guarded writes that must all hold.
-    guarded: Option<(&'static str, usize)>,
+    guards: Vec<(&'static str, Expected)>,
+    otherwise: &'static str,
+}
+
+/// How many rows a guarded part must return.
+enum Expected {
+    Count(usize),
+    Query(&'static str),
 }
 
 /// The columns of a part's rows, an array each.
@@ -30,10 +36,39 @@ impl Columns<'_> {
     }
 }
 
+/// How often what was read without locks is read anew.
+const ROUNDS: usize = 4;
+
+/// Repeats work that reads, decides and writes without locks when somebody was faster. Who loses again and again is told
+/// that it may be tried later.
+pub(super) async fn until_won<T, F>(work: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    for _ in 1..ROUNDS {
+        match work().await {
+            Err(error) if error.is_lost_race() => {}
+            done => return done,
+        }
+    }
+    work().await
+}
+
 impl Writes {
-    /// Nothing yet.
-    pub(super) fn new() -> Self {
-        Self { statement: QueryBuilder::new("WITH "), parts: 0, guarded: None }
+    /// Nothing yet, for a caller that holds the locks: a guard that does not hold is a fault of ours, and trying again
+    /// helps nobody (SQLSTATE P0001, [`StoreError::Refused`]).
+    pub(super) fn locked() -> Self {
+        Self::otherwise("P0001")
+    }
+
+    /// Nothing yet, for a caller that has read without locks: where a guard does not hold, somebody was faster, and the
+    /// caller is to read anew (SQLSTATE 40001, [`StoreError::Unavailable`]).
+    pub(super) fn unlocked() -> Self {
+        Self::otherwise("40001")
+    }
+
+    fn otherwise(otherwise: &'static str) -> Self {
+        Self { statement: QueryBuilder::new("WITH "), parts: 0, guards: Vec::new(), otherwise }
     }
 
     /// Adds a part: the statement `before unnest(columns) after`. Its name says what it has done.
@@ -44,34 +79,56 @@ impl Writes {
         columns: impl FnOnce(&mut Columns<'_>),
         after: &'static str,
     ) {
-        let separator = if self.parts == 0 { "" } else { ", " };
-        self.parts += 1;
-        self.statement.push(separator).push(name).push(" AS (").push(before).push(" unnest(");
+        self.begin(name).push(before).push(" unnest(");
         columns(&mut Columns(self.statement.separated(", ")));
         self.statement.push(") ").push(after).push(")");
     }
 
-    /// The part of this name returns a row for each row that it wrote, and `count` of them must be written.
-    pub(super) fn guard(&mut self, name: &'static str, count: usize) {
-        self.guarded = Some((name, count));
+    /// Adds a part that has its rows from the others.
+    pub(super) fn then(&mut self, name: &'static str, part: &'static str) {
+        self.begin(name).push(part).push(")");
     }
 
-    /// Writes everything, or nothing: a guard that does not hold is an error, and the transaction is to be given up.
-    pub(super) async fn execute(mut self, transaction: &mut PgConnection) -> Result<(), StoreError> {
-        if self.parts == 0 {
-            return Ok(());
+    fn begin(&mut self, name: &'static str) -> &mut QueryBuilder<Postgres> {
+        let separator = if self.parts == 0 { "" } else { ", " };
+        self.parts += 1;
+        self.statement.push(separator).push(name).push(" AS (")
+    }
+
+    /// The part of this name returns a row for each row that it wrote, and there must be so many.
+    pub(super) fn guard(&mut self, name: &'static str, count: usize) {
+        self.guards.push((name, Expected::Count(count)));
+    }
+
+    /// The same, with a query that counts what there must be.
+    pub(super) fn guard_by(&mut self, name: &'static str, count: &'static str) {
+        self.guards.push((name, Expected::Query(count)));
+    }
+
+    /// Writes everything, or nothing: then a guard did not hold, or the database cannot.
+    pub(super) async fn execute(self, db: impl PgExecutor<'_>) -> Result<(), StoreError> {
+        if self.parts > 0 {
+            self.returning("SELECT", db).await?;
         }
-        let (name, expected) = self.guarded.unzip();
-        match name {
-            Some(name) => self.statement.push(" SELECT count(*) FROM ").push(name),
-            None => self.statement.push(" SELECT 0::bigint"),
-        };
-        let written: i64 = self.statement.build().fetch_one(transaction).await?.try_get(0)?;
-        match expected {
-            Some(expected) if i64::try_from(expected) != Ok(written) => {
-                Err(StoreError::Unreadable(format!("{written} of {expected} guarded writes held")))
-            }
-            Some(_) | None => Ok(()),
+        Ok(())
+    }
+
+    /// The same, and returns the rows of a query over the parts.
+    pub(super) async fn returning(
+        mut self,
+        query: &'static str,
+        db: impl PgExecutor<'_>,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        self.statement.push(" ").push(query);
+        for (index, (name, expected)) in self.guards.iter().enumerate() {
+            let (word, statement) = (if index == 0 { " WHERE" } else { " AND" }, &mut self.statement);
+            statement.push(word).push(" (SELECT must_hold((SELECT count(*) FROM ").push(name).push("), ");
+            match expected {
+                Expected::Count(count) => statement.push_bind(i64::try_from(*count).unwrap_or(i64::MAX)),
+                Expected::Query(query) => statement.push("(").push(query).push(")"),
+            };
+            statement.push(", ").push_bind(self.otherwise).push("))");
         }
+        Ok(self.statement.build().fetch_all(db).await?)
     }
 }

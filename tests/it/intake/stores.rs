@@ -83,8 +83,7 @@ async fn slices_of_past_cards_are_emptied_and_living_cards_stay() {
         expires_at,
     };
     let cards: Vec<NewCard> = [60, 899].map(|seconds| insert(middle + time::Duration::seconds(seconds))).into();
-    let mut connection = app.pool.acquire().await.unwrap();
-    cards::insert(&mut connection, &cards.iter().collect::<Vec<_>>()).await.unwrap();
+    cards::insert(&app.pool, &cards.iter().collect::<Vec<_>>()).await.unwrap();
     let count = || async {
         sqlx::query_scalar::<_, i64>("SELECT count(*) FROM sealed_card").fetch_one(&app.pool).await.unwrap()
     };

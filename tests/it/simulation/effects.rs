@@ -38,21 +38,21 @@ fn read<T: serde::de::DeserializeOwned>(topic: Topic, body: &[u8]) -> T {
 }
 
 async fn requested(scheduler: &mut Scheduler<'_>, actor: u32, body: &[u8]) -> Option<String> {
-    let payment = read::<PaymentRequested>(Topic::PaymentRequested, body).payment;
+    let event = Event::<PaymentRequested>::read(Topic::PaymentRequested, body).expect("a request");
+    let payment = event.data.payment;
+    let mut refusals = scheduler.rabbit.facts.iter().filter(|(topic, _)| *topic == Topic::PaymentRefused);
+    let refused = refusals.any(|(topic, body)| read::<PaymentRefused>(*topic, body).request == event.id);
     let status: Option<String> = sqlx::query_scalar("SELECT status FROM payment WHERE id = $1")
         .bind(payment)
         .fetch_optional(scheduler.database.own())
         .await
         .unwrap();
     match status.as_deref() {
+        // Another copy of the same message may have been accepted meanwhile, and is in hand.
+        _ if refused => None,
         Some("accepted") => Some(format!("{payment} is not claimed")),
         Some(_) => unreported(scheduler, actor, payment).await,
-        None => {
-            let refused = scheduler.rabbit.facts.iter().any(|(topic, body)| {
-                *topic == Topic::PaymentRefused && read::<PaymentRefused>(*topic, body).payment == payment
-            });
-            (!refused).then(|| format!("{payment} is neither stored nor refused"))
-        }
+        None => Some(format!("{payment} is neither stored nor refused")),
     }
 }
 

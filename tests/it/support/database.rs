@@ -1,14 +1,13 @@
 //! A database of its own for every test, cloned from a migrated template.
 
-use std::{str::FromStr, time::Duration};
+use std::str::FromStr;
 
 use sha2::Digest;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool,
-    migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool, migrate::Migrator, postgres::PgConnectOptions,
 };
 use tokio::sync::OnceCell;
+use tolom::{config, store};
 
 use super::services::services;
 
@@ -45,10 +44,8 @@ impl TestDatabase {
         let name = format!("tolom_test_{}", uuid::Uuid::now_v7().simple());
         let mut admin = connect().await;
         run(&mut admin, format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
-        let options = maintenance().await.database(&name);
         let url = services().await.url_of_database(&name);
-        let pool =
-            PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(5)).connect_lazy_with(options);
+        let pool = store::connect(&config::Database { url: url.clone().into(), max_connections: 8 }).unwrap();
         Self { name, url, pool }
     }
 

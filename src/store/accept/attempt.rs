@@ -1,0 +1,94 @@
+//! One batch on its way: read what bears on it, judge, write, and where somebody was faster, read anew.
+
+use std::collections::HashSet;
+
+use super::{Acceptance, NewPayment, Terms, judge::judge, known::known, write::write};
+use crate::store::{
+    StoreError,
+    limits::{self, Counts, KeyedHash},
+    outbox::OutboxRow,
+};
+
+/// How often what bears on a batch is read anew.
+const ROUNDS: usize = 4;
+
+/// What an attempt came to. A member without a fate met somebody at every turn, or found its bill locked: it must be tried
+/// alone.
+pub(super) struct Attempt {
+    pub(super) fates: Vec<Option<Acceptance>>,
+    pub(super) outbox: Vec<OutboxRow>,
+}
+
+/// Tries to accept the members. `wait` for locked bills (at most the lock time-out) instead of leaving their members
+/// without a fate.
+pub(super) async fn attempt(terms: &Terms<'_>, members: &[&NewPayment], wait: bool) -> Result<Attempt, StoreError> {
+    let mut attempt = Attempt { fates: vec![None; members.len()], outbox: Vec::new() };
+    let mut locked_out = HashSet::new();
+    for _ in 0..ROUNDS {
+        let left: Vec<usize> =
+            (0..members.len()).filter(|index| attempt.fates[*index].is_none() && !locked_out.contains(index)).collect();
+        if left.is_empty() {
+            break;
+        }
+        attempt.judge(terms, members, &left).await?;
+        let first = first_of_each(members, left.into_iter().filter(|index| attempt.fates[*index].is_none()));
+        if first.is_empty() {
+            continue;
+        }
+        let chosen: Vec<&NewPayment> = first.iter().map(|index| members[*index]).collect();
+        let (accepted, outbox) = match write(terms.pool, &chosen, terms.now, wait).await {
+            // Whoever was faster with the same key or bill is read in the next round.
+            Err(error) if error.is_lost_race() => continue,
+            written => written?,
+        };
+        attempt.outbox.extend(outbox);
+        for index in first {
+            if accepted.contains(&members[index].id) {
+                attempt.fates[index] = Some(Acceptance::New);
+            } else if !wait {
+                locked_out.insert(index);
+            }
+        }
+    }
+    Ok(attempt)
+}
+
+impl Attempt {
+    /// Reads what bears on these members, and gives a fate to those that cannot be accepted.
+    async fn judge(&mut self, terms: &Terms<'_>, members: &[&NewPayment], which: &[usize]) -> Result<(), StoreError> {
+        let asked: Vec<&NewPayment> = which.iter().map(|index| members[*index]).collect();
+        let known = known(terms.pool, &asked, terms.limits, terms.now).await?;
+        let counts = count(terms, &asked).await?;
+        for ((index, member), known) in which.iter().zip(asked).zip(&known) {
+            self.fates[*index] = judge(member, known, &counts, terms.limits, terms.now);
+        }
+        Ok(())
+    }
+}
+
+/// Counts the failures of the members' addresses and devices: only payers of the public site have any.
+async fn count(terms: &Terms<'_>, members: &[&NewPayment]) -> Result<Counts, StoreError> {
+    let origins = || members.iter().filter_map(|member| member.origin.as_ref());
+    let addresses: HashSet<KeyedHash> = origins().map(|origin| origin.address).collect();
+    let devices: HashSet<KeyedHash> = origins().filter_map(|origin| origin.device).collect();
+    if addresses.is_empty() {
+        return Ok(Counts::default());
+    }
+    let (addresses, devices) = (Vec::from_iter(addresses), Vec::from_iter(devices));
+    limits::count(terms.pool, &addresses, &devices, terms.limits, terms.now).await
+}
+
+/// Of those that ask for the same bill, or with the same foreign message or id, the first one: the others are told by what
+/// becomes of it.
+fn first_of_each(members: &[&NewPayment], which: impl Iterator<Item = usize>) -> Vec<usize> {
+    let (mut bills, mut events, mut ids) = (HashSet::new(), HashSet::new(), HashSet::new());
+    which
+        .filter(|index| {
+            let member = members[*index];
+            // All of them are noted: who waits for its bill also keeps its message for itself.
+            let is_first_of_bill = bills.insert(&member.bill);
+            let is_first_of_event = member.event.as_ref().is_none_or(|event| events.insert(event));
+            is_first_of_bill & is_first_of_event & ids.insert(member.id)
+        })
+        .collect()
+}

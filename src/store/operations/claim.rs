@@ -1,0 +1,128 @@
+//! Claims of authorizations, completions and captures.
+
+use std::collections::HashSet;
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{
+    Claimed, SealedCard, Terms,
+    seen::{Seen, see},
+    uncharged,
+    write::{Changes, NewClaim, write},
+};
+use crate::{
+    payment::{Event, OperationKind, Status},
+    store::{StoreError, outbox::OutboxRow, writes::until_won},
+};
+
+/// Claims authorizations, taking the sealed cards out of the store with them.
+///
+/// A payment whose card is gone (expired, or the database crashed) fails here: no operation was ever claimed, or its
+/// last one is `not_sent`, so nothing was charged (rule 4). Returns the facts of those, committed.
+pub async fn claim_authorizations(
+    pool: &PgPool,
+    payments: &[Uuid],
+    terms: &Terms<'_>,
+) -> Result<(Vec<(Uuid, Claimed)>, Vec<OutboxRow>), StoreError> {
+    until_won(|| authorizations(pool, payments, terms)).await
+}
+
+async fn authorizations(
+    pool: &PgPool,
+    payments: &[Uuid],
+    terms: &Terms<'_>,
+) -> Result<(Vec<(Uuid, Claimed)>, Vec<OutboxRow>), StoreError> {
+    let mut seen = see(pool, payments, OperationKind::Authorize).await?;
+    let now = terms.clock.now();
+    let mut cards: Vec<Option<SealedCard>> = seen.iter_mut().map(|payment| payment.card.take()).collect();
+    let (mut changes, mut taken) = (Changes::default(), Vec::new());
+    for (payment, card) in seen.iter().zip(&mut cards).filter(|(payment, _)| payment.may_be_authorized()) {
+        changes.cards.extend(card.as_ref().map(|card| card.id));
+        match card.take_if(|card| card.expires_at > now) {
+            Some(card) => {
+                changes.statuses.push(payment.step(Event::AuthorizationClaimed, "authorize")?);
+                changes.claims.push(NewClaim { payment, kind: OperationKind::Authorize, again: None });
+                taken.push(card);
+            }
+            None => uncharged::add(&mut changes, payment, now)?,
+        }
+    }
+    let made = write(pool, &changes, terms).await?;
+    let made = made.into_iter().zip(taken).map(|(claim, card)| (claim.payment, Claimed::Authorize(claim, card)));
+    Ok((fill(payments, &seen, made), changes.facts))
+}
+
+/// Claims completions of challenges whose payers have come back.
+pub async fn claim_completions(
+    pool: &PgPool,
+    payments: &[Uuid],
+    terms: &Terms<'_>,
+) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
+    until_won(|| completions(pool, payments, terms)).await
+}
+
+async fn completions(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
+    let seen = see(pool, payments, OperationKind::CompleteChallenge).await?;
+    let (mut changes, mut responses) = (Changes::default(), Vec::new());
+    for payment in &seen {
+        let Some(response) = payment.response.clone() else { continue };
+        let again = match &payment.existing {
+            None if payment.status == Status::Challenged && !payment.open => {
+                changes.statuses.push(payment.step(Event::ConfirmationClaimed, "authorize")?);
+                None
+            }
+            Some((id, None, false)) if payment.status == Status::Authorizing => Some(*id),
+            _ => continue,
+        };
+        changes.claims.push(NewClaim { payment, kind: OperationKind::CompleteChallenge, again });
+        responses.push(response);
+    }
+    let made = write(pool, &changes, terms).await?.into_iter().zip(responses);
+    Ok(fill(payments, &seen, made.map(|(claim, response)| (claim.payment, Claimed::Complete(claim, response)))))
+}
+
+/// Claims captures of authorizations that the books have. One whose bill was paid elsewhere meanwhile is reversed.
+pub async fn claim_captures(
+    pool: &PgPool,
+    payments: &[Uuid],
+    terms: &Terms<'_>,
+) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
+    until_won(|| captures(pool, payments, terms)).await
+}
+
+async fn captures(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
+    let seen = see(pool, payments, OperationKind::Capture).await?;
+    let mut changes = Changes::default();
+    for payment in seen.iter().filter(|payment| payment.status == Status::Authorized) {
+        match &payment.existing {
+            None if payment.open => {}
+            None if !payment.bill_awaits => {
+                let mut write = payment.step(Event::ReversalRequired, "capture")?;
+                write.detail = Some("the bill was paid by another channel".to_owned());
+                changes.statuses.push(write);
+                changes.reversals.push(payment);
+            }
+            None => changes.claims.push(NewClaim { payment, kind: OperationKind::Capture, again: None }),
+            Some((id, None, false)) => {
+                changes.claims.push(NewClaim { payment, kind: OperationKind::Capture, again: Some(*id) });
+            }
+            Some(_) => {}
+        }
+    }
+    let made = write(pool, &changes, terms).await?;
+    Ok(fill(payments, &seen, made.into_iter().map(|claim| (claim.payment, Claimed::Capture(claim)))))
+}
+
+/// What was claimed, and of each other payment why not.
+fn fill(payments: &[Uuid], seen: &[Seen], made: impl Iterator<Item = (Uuid, Claimed)>) -> Vec<(Uuid, Claimed)> {
+    let mut results: Vec<(Uuid, Claimed)> = made.collect();
+    let done: HashSet<Uuid> = results.iter().map(|(payment, _)| *payment).collect();
+    let known: HashSet<Uuid> = seen.iter().map(|payment| payment.id).collect();
+    let left = payments.iter().filter(|payment| !done.contains(payment));
+    results.extend(left.map(|payment| match known.contains(payment) {
+        true => (*payment, Claimed::NotMine),
+        false => (*payment, Claimed::NoSuchPayment),
+    }));
+    results
+}

@@ -1,0 +1,193 @@
+//! What claims come to, in one statement, which is its own transaction.
+
+use std::collections::HashSet;
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{Claim, Terms, Times, seen::Seen};
+use crate::{
+    clock,
+    payment::OperationKind,
+    store::{
+        StoreError,
+        outbox::{self, OutboxRow},
+        status::{self, StatusWrite},
+        writes::Writes,
+    },
+};
+
+/// An operation to insert or to claim again.
+pub(super) struct NewClaim<'a> {
+    pub(super) payment: &'a Seen,
+    pub(super) kind: OperationKind,
+    /// An existing row that may be claimed again: the same reference, so the acquirer knows it for the same.
+    pub(super) again: Option<Uuid>,
+}
+
+/// What was decided about a batch of payments.
+#[derive(Default)]
+pub(super) struct Changes<'a> {
+    pub(super) claims: Vec<NewClaim<'a>>,
+    pub(super) statuses: Vec<StatusWrite>,
+    pub(super) facts: Vec<OutboxRow>,
+    /// Sealed cards that leave the store. Whoever takes a card is the only one that can ever use it.
+    pub(super) cards: Vec<Uuid>,
+    /// Authorizations to be undone.
+    pub(super) reversals: Vec<&'a Seen>,
+}
+
+/// Writes all of it or nothing; nothing as well if any of the payments, cards or operations is not what it was
+/// ([`Writes::unlocked`]). Returns the claims in their order.
+pub(super) async fn write(pool: &PgPool, changes: &Changes<'_>, terms: &Terms<'_>) -> Result<Vec<Claim>, StoreError> {
+    if changes.claims.is_empty() && changes.statuses.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut connection = pool.acquire().await?;
+    let times = terms.begin();
+    let made: Vec<Claim> = changes.claims.iter().map(|new| claim(new, times)).collect::<Result<_, _>>()?;
+    let mut writes = Writes::unlocked();
+    take_cards(&mut writes, &changes.cards);
+    hold(&mut writes, changes);
+    add_new(&mut writes, changes, &made, terms.owner, times);
+    add_again(&mut writes, changes, terms.owner, times);
+    add_reversals(&mut writes, &changes.reversals, times);
+    status::add(&mut writes, &changes.statuses);
+    outbox::add(&mut writes, &changes.facts);
+    writes.execute(&mut *connection).await?;
+    Ok(made)
+}
+
+fn claim(new: &NewClaim<'_>, times: Times) -> Result<Claim, StoreError> {
+    let operation = new.again.unwrap_or_else(clock::new_id);
+    let reference = operation.simple().to_string();
+    let original = match new.kind {
+        OperationKind::Authorize => Some(reference.clone()),
+        _ => new.payment.authorization.clone(),
+    };
+    Ok(Claim {
+        operation,
+        payment: new.payment.id,
+        kind: new.kind,
+        original: original.ok_or_else(|| StoreError::Unreadable("no authorization to act on".to_owned()))?,
+        reference,
+        amount: new.payment.amount,
+        send_before: times.send_before,
+        capture_at_once: new.payment.capture_at_once,
+        traceparent: new.payment.traceparent.clone(),
+    })
+}
+
+fn take_cards(writes: &mut Writes, cards: &[Uuid]) {
+    if cards.is_empty() {
+        return;
+    }
+    writes.guard("taken", cards.len());
+    writes.add(
+        "taken",
+        "DELETE FROM sealed_card c USING",
+        |columns| {
+            columns.add(cards.iter().copied());
+        },
+        "AS n (id) WHERE c.id = n.id RETURNING 1",
+    );
+}
+
+/// Payments whose status stays are held to their version, as the others are by the change of it.
+fn hold(writes: &mut Writes, changes: &Changes<'_>) {
+    let moves = |write: &&StatusWrite| write.to() != write.from;
+    let moved: HashSet<Uuid> = changes.statuses.iter().filter(moves).map(|write| write.payment).collect();
+    let held: Vec<&Seen> =
+        changes.claims.iter().map(|new| new.payment).filter(|payment| !moved.contains(&payment.id)).collect();
+    if held.is_empty() {
+        return;
+    }
+    writes.guard("held", held.len());
+    writes.add(
+        "held",
+        "SELECT p.id FROM",
+        |columns| {
+            columns.add(held.iter().map(|payment| payment.id)).add(held.iter().map(|payment| payment.version));
+        },
+        "AS n (id, version) JOIN payment p ON p.id = n.id AND p.version = n.version ORDER BY p.id FOR NO KEY UPDATE OF p",
+    );
+}
+
+fn add_new(writes: &mut Writes, changes: &Changes<'_>, made: &[Claim], owner: &str, times: Times) {
+    let new: Vec<(&NewClaim<'_>, &Claim)> =
+        changes.claims.iter().zip(made).filter(|(new, _)| new.again.is_none()).collect();
+    if new.is_empty() {
+        return;
+    }
+    let each = || new.iter().map(|(_, claim)| *claim);
+    writes.guard("claimed", new.len());
+    writes.add(
+        "claimed",
+        "INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer, amount_minor, currency,
+                                owner, send_before, next_attempt_at, attempts)
+         SELECT n.*, 1 FROM",
+        |columns| {
+            columns
+                .add(each().map(|claim| claim.operation))
+                .add(each().map(|claim| claim.payment))
+                .add(each().map(|claim| claim.kind.as_str()))
+                .add(each().map(|claim| claim.reference.as_str()))
+                .add(each().map(|claim| claim.original.as_str()))
+                .add(new.iter().map(|(new, _)| new.payment.acquirer.as_str()))
+                .add(each().map(|claim| claim.amount.value))
+                .add(each().map(|claim| claim.amount.currency.to_string()))
+                .add(each().map(|_| owner))
+                .add(each().map(|_| times.send_before))
+                .add(each().map(|_| times.lease_until));
+        },
+        "AS n ON CONFLICT DO NOTHING RETURNING 1",
+    );
+}
+
+fn add_again(writes: &mut Writes, changes: &Changes<'_>, owner: &str, times: Times) {
+    let again: Vec<Uuid> = changes.claims.iter().filter_map(|new| new.again).collect();
+    if again.is_empty() {
+        return;
+    }
+    writes.guard("claimed_again", again.len());
+    writes.add(
+        "claimed_again",
+        "UPDATE operation o SET owner = n.owner, send_before = n.send_before, next_attempt_at = n.lease_until,
+                attempts = o.attempts + 1 FROM",
+        |columns| {
+            columns
+                .add(again.iter().copied())
+                .add(again.iter().map(|_| owner))
+                .add(again.iter().map(|_| times.send_before))
+                .add(again.iter().map(|_| times.lease_until));
+        },
+        "AS n (id, owner, send_before, lease_until)
+         WHERE o.id = n.id AND o.outcome IS NULL AND o.owner IS NULL RETURNING 1",
+    );
+}
+
+/// Due at once, for `resolve` to send.
+fn add_reversals(writes: &mut Writes, payments: &[&Seen], times: Times) {
+    if payments.is_empty() {
+        return;
+    }
+    writes.guard("reversing", payments.len());
+    writes.add(
+        "reversing",
+        "INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer, amount_minor, currency,
+                                next_attempt_at)
+         SELECT n.id, p.id, 'reverse', replace(n.id::text, '-', ''), a.reference, p.acquirer, p.amount_minor, p.currency,
+                n.at
+         FROM",
+        |columns| {
+            columns
+                .add(payments.iter().map(|_| clock::new_id()))
+                .add(payments.iter().map(|payment| payment.id))
+                .add(payments.iter().map(|_| times.now));
+        },
+        "AS n (id, payment_id, at)
+         JOIN payment p ON p.id = n.payment_id
+         JOIN operation a ON a.payment_id = p.id AND a.kind = 'authorize' AND a.outcome IS DISTINCT FROM 'not_sent'
+         ON CONFLICT DO NOTHING RETURNING 1",
+    );
+}
