@@ -1,6 +1,8 @@
 //! Sealed cards: they wait here for minutes, in slices by expiry, and leave with the claim of their payment.
 
-use sqlx::{PgExecutor, PgPool};
+use std::collections::HashMap;
+
+use sqlx::{PgExecutor, PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -60,6 +62,18 @@ pub async fn insert(db: impl PgExecutor<'_>, cards: &[&NewCard]) -> Result<(), S
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// The bills and expiries of stored cards, by their ids.
+pub(super) async fn stored(pool: &PgPool, ids: &[Uuid]) -> Result<HashMap<Uuid, (String, OffsetDateTime)>, StoreError> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = sqlx::query("SELECT id, bill_code, expires_at FROM sealed_card WHERE id = ANY($1)")
+        .bind(ids)
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)))).collect()
 }
 
 /// The slice of a card that expires at this time.

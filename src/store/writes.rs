@@ -40,18 +40,18 @@ impl Columns<'_> {
 const ROUNDS: usize = 4;
 
 /// Repeats work that reads, decides and writes without locks when somebody was faster. Who loses again and again is told
-/// that it may be tried later.
-pub(super) async fn until_won<T, F>(work: impl Fn() -> F) -> Result<T, StoreError>
+/// that it may be tried later. The work is told how often that has happened.
+pub(super) async fn until_won<T, F>(work: impl Fn(usize) -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
-    for _ in 1..ROUNDS {
-        match work().await {
+    for round in 0..ROUNDS - 1 {
+        match work(round).await {
             Err(error) if error.is_lost_race() => {}
             done => return done,
         }
     }
-    work().await
+    work(ROUNDS - 1).await
 }
 
 impl Writes {

@@ -9,7 +9,7 @@ use crate::{
     config,
     payment::{BillStatus, Money, limits::MOST_COUNTED},
     store::{
-        StoreError, keys,
+        StoreError, cards, keys,
         limits::{Failures, not_counted},
         read_money, read_word,
     },
@@ -59,7 +59,7 @@ const READ: &str =
     "SELECT n.place - 1 AS place, k.fingerprint, k.payment_id AS key_payment, k.answer, e.id AS of_event,
         i.id IS NOT NULL AS id_taken, b.status, b.amount_minor, b.currency, b.valid_until, f.failures, f.last,
         0::bigint AS bills, NULL::timestamptz AS latest, l.id IS NOT NULL AS is_live, s.destroy_at AS key_ends,
-        c.bill_code AS card_bill, c.expires_at AS card_expires_at, u.id IS NOT NULL AS card_used
+        u.id IS NOT NULL AS card_used
     FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::uuid[])
          WITH ORDINALITY AS n (caller, key, source, event, id, bill, kid, card, place)
     LEFT JOIN idempotency_key k ON k.caller = n.caller AND k.key = n.key
@@ -68,7 +68,6 @@ const READ: &str =
     LEFT JOIN bill b ON b.code = n.bill
     LEFT JOIN payment l ON l.bill_code = n.bill AND l.status NOT IN ('declined', 'failed', 'reversed')
     LEFT JOIN sealing_key s ON s.kid = n.kid AND s.seal_until > $9
-    LEFT JOIN sealed_card c ON c.id = n.card
     LEFT JOIN payment u ON u.card_id = n.card AND u.card_id <> u.id
     CROSS JOIN LATERAL (SELECT count(*) AS failures, max(updated_at) AS last FROM (
         SELECT updated_at FROM payment WHERE bill_code = n.bill AND status = 'declined'
@@ -83,7 +82,7 @@ pub(super) async fn known(
 ) -> Result<Vec<Known>, StoreError> {
     let each = || members.iter();
     let events = || each().map(|member| member.event.as_ref());
-    let cards = || {
+    let card = || {
         each().map(|member| match &member.card {
             CardSource::Inline(card) => (Some(card.kid.as_str()), None),
             CardSource::Stored(id) => (None, Some(*id)),
@@ -96,8 +95,8 @@ pub(super) async fn known(
         .bind(events().map(|event| Some(event?.1.as_str())).collect::<Vec<_>>())
         .bind(each().map(|member| member.event.is_some().then_some(member.id)).collect::<Vec<_>>())
         .bind(each().map(|member| member.bill.as_str()).collect::<Vec<_>>())
-        .bind(cards().map(|(kid, _)| kid).collect::<Vec<_>>())
-        .bind(cards().map(|(_, id)| id).collect::<Vec<_>>())
+        .bind(card().map(|(kid, _)| kid).collect::<Vec<_>>())
+        .bind(card().map(|(_, id)| id).collect::<Vec<_>>())
         .bind(now - keys::SEAL_GRACE)
         .bind(now - limits.bill.window())
         .bind(not_counted())
@@ -109,6 +108,11 @@ pub(super) async fn known(
         let place: i64 = row.try_get("place")?;
         let known = usize::try_from(place).ok().and_then(|place| all.get_mut(place));
         *known.ok_or_else(|| StoreError::Unreadable(format!("a row at place {place}")))? = read(row)?;
+    }
+    let ids: Vec<Uuid> = card().filter_map(|(_, id)| id).collect();
+    let stored = cards::stored(pool, &ids).await?;
+    for (known, (_, id)) in all.iter_mut().zip(card()) {
+        known.stored = id.and_then(|id| stored.get(&id).cloned());
     }
     Ok(all)
 }
@@ -128,7 +132,6 @@ fn read(row: &PgRow) -> Result<Known, StoreError> {
         }),
         None => None,
     };
-    let card_bill: Option<String> = row.try_get("card_bill")?;
     Ok(Known {
         key,
         of_event: row.try_get("of_event")?,
@@ -137,7 +140,7 @@ fn read(row: &PgRow) -> Result<Known, StoreError> {
         failures: Failures::read(row)?,
         is_live: row.try_get("is_live")?,
         key_ends: row.try_get("key_ends")?,
-        stored: card_bill.zip(row.try_get("card_expires_at")?),
+        stored: None,
         card_used: row.try_get("card_used")?,
     })
 }

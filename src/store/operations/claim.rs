@@ -6,8 +6,8 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{
-    Claimed, SealedCard, Terms,
-    seen::{Seen, see},
+    Claimed, Terms,
+    seen::{Seen, look_for_cards, see},
     uncharged,
     write::{Changes, NewClaim, write},
 };
@@ -25,31 +25,37 @@ pub async fn claim_authorizations(
     payments: &[Uuid],
     terms: &Terms<'_>,
 ) -> Result<(Vec<(Uuid, Claimed)>, Vec<OutboxRow>), StoreError> {
-    until_won(|| authorizations(pool, payments, terms)).await
+    until_won(|round| authorizations(pool, payments, terms, round)).await
 }
 
 async fn authorizations(
     pool: &PgPool,
     payments: &[Uuid],
     terms: &Terms<'_>,
+    round: usize,
 ) -> Result<(Vec<(Uuid, Claimed)>, Vec<OutboxRow>), StoreError> {
     let mut seen = see(pool, payments, OperationKind::Authorize).await?;
-    let now = terms.clock.now();
-    let mut cards: Vec<Option<SealedCard>> = seen.iter_mut().map(|payment| payment.card.take()).collect();
-    let (mut changes, mut taken) = (Changes::default(), Vec::new());
-    for (payment, card) in seen.iter().zip(&mut cards).filter(|(payment, _)| payment.may_be_authorized()) {
-        changes.cards.extend(card.as_ref().map(|card| card.id));
-        match card.take_if(|card| card.expires_at > now) {
-            Some(card) => {
-                changes.statuses.push(payment.step(Event::AuthorizationClaimed, "authorize")?);
-                changes.claims.push(NewClaim { payment, kind: OperationKind::Authorize, again: None });
-                taken.push(card);
-            }
-            None => uncharged::add(&mut changes, payment, now)?,
-        }
+    // A card is there unless the statement that takes it says otherwise.
+    let is_missing_one = round > 0;
+    if is_missing_one {
+        look_for_cards(pool, &mut seen).await?;
     }
-    let made = write(pool, &changes, terms).await?;
-    let made = made.into_iter().zip(taken).map(|(claim, card)| (claim.payment, Claimed::Authorize(claim, card)));
+    let now = terms.clock.now();
+    let mut changes = Changes::default();
+    for payment in seen.iter().filter(|payment| payment.may_be_authorized()) {
+        if is_missing_one && !payment.has_card(now) {
+            uncharged::add(&mut changes, payment, now)?;
+            continue;
+        }
+        changes.statuses.push(payment.step(Event::AuthorizationClaimed, "authorize")?);
+        changes.claims.push(NewClaim { payment, kind: OperationKind::Authorize, again: None });
+        changes.cards.push(payment.card_id);
+    }
+    let (made, mut cards) = write(pool, &changes, terms).await?;
+    let made = made.into_iter().zip(&changes.cards).filter_map(|(claim, card)| {
+        let card = cards.remove(card)?;
+        Some((claim.payment, Claimed::Authorize(claim, card)))
+    });
     Ok((fill(payments, &seen, made), changes.facts))
 }
 
@@ -59,7 +65,7 @@ pub async fn claim_completions(
     payments: &[Uuid],
     terms: &Terms<'_>,
 ) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
-    until_won(|| completions(pool, payments, terms)).await
+    until_won(|_| completions(pool, payments, terms)).await
 }
 
 async fn completions(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
@@ -78,7 +84,7 @@ async fn completions(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Res
         changes.claims.push(NewClaim { payment, kind: OperationKind::CompleteChallenge, again });
         responses.push(response);
     }
-    let made = write(pool, &changes, terms).await?.into_iter().zip(responses);
+    let made = write(pool, &changes, terms).await?.0.into_iter().zip(responses);
     Ok(fill(payments, &seen, made.map(|(claim, response)| (claim.payment, Claimed::Complete(claim, response)))))
 }
 
@@ -88,7 +94,7 @@ pub async fn claim_captures(
     payments: &[Uuid],
     terms: &Terms<'_>,
 ) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
-    until_won(|| captures(pool, payments, terms)).await
+    until_won(|_| captures(pool, payments, terms)).await
 }
 
 async fn captures(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
@@ -110,7 +116,7 @@ async fn captures(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result
             Some(_) => {}
         }
     }
-    let made = write(pool, &changes, terms).await?;
+    let (made, _) = write(pool, &changes, terms).await?;
     Ok(fill(payments, &seen, made.into_iter().map(|claim| (claim.payment, Claimed::Capture(claim)))))
 }
 

@@ -1,9 +1,11 @@
 //! What a claim must know of its payments, read without locks.
 
+use std::collections::HashMap;
+
 use sqlx::{PgPool, Row, postgres::PgRow};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::SealedCard;
 use crate::{
     payment::{Event, Money, OperationKind, PaymentCode, Status},
     store::{
@@ -21,8 +23,9 @@ pub(super) struct Seen {
     pub(super) amount: Money,
     pub(super) acquirer: String,
     pub(super) capture_at_once: bool,
-    /// The sealed card, if it is there and an authorization is to be claimed.
-    pub(super) card: Option<SealedCard>,
+    pub(super) card_id: Uuid,
+    /// When its sealed card expires, if it is there and was asked for.
+    pub(super) card_expires_at: Option<OffsetDateTime>,
     pub(super) response: Option<Vec<(String, String)>>,
     pub(super) traceparent: Option<String>,
     pub(super) bill_awaits: bool,
@@ -49,6 +52,11 @@ impl Seen {
         })
     }
 
+    /// Whether its sealed card is there and can be used.
+    pub(super) fn has_card(&self, now: OffsetDateTime) -> bool {
+        self.card_expires_at.is_some_and(|expires_at| expires_at > now)
+    }
+
     /// Whether it waits to be authorized: for the first time, or again because its operation provably was not sent.
     pub(super) fn may_be_authorized(&self) -> bool {
         let released = self.existing.as_ref().is_some_and(|(_, outcome, _)| outcome.as_deref() == Some("not_sent"));
@@ -61,9 +69,8 @@ impl Seen {
 pub(super) async fn see(pool: &PgPool, payments: &[Uuid], kind: OperationKind) -> Result<Vec<Seen>, StoreError> {
     let rows = sqlx::query(
         "SELECT p.id, p.status, p.version, p.bill_code, p.amount_minor, p.currency, p.acquirer, p.capture_at_once,
-                p.challenge_response, p.traceparent,
+                p.card_id, p.challenge_response, p.traceparent,
                 (b.status = 'open' OR b.paid_by IS NOT DISTINCT FROM p.id) AS bill_awaits,
-                c.id AS card, c.kid, c.bill_code AS card_bill, c.jwe, c.expires_at,
                 e.id AS existing, e.outcome AS existing_outcome, e.owner IS NOT NULL AS existing_owned,
                 a.reference AS authorization_reference,
                 EXISTS (SELECT FROM operation o WHERE o.payment_id = p.id AND (o.outcome IS NULL
@@ -71,7 +78,6 @@ pub(super) async fn see(pool: &PgPool, payments: &[Uuid], kind: OperationKind) -
          FROM unnest($1::uuid[]) AS n (id)
          JOIN payment p ON p.id = n.id
          JOIN bill b ON b.code = p.bill_code
-         LEFT JOIN sealed_card c ON $2 = 'authorize' AND c.id = p.card_id
          LEFT JOIN LATERAL (SELECT id, outcome, owner FROM operation
                             WHERE payment_id = p.id AND kind = $2 ORDER BY created_at DESC, id DESC LIMIT 1) e ON true
          LEFT JOIN LATERAL (SELECT reference FROM operation
@@ -102,7 +108,8 @@ fn read(row: &PgRow) -> Result<Seen, StoreError> {
         amount: read_money(row, "amount_minor", "currency")?,
         acquirer: row.try_get("acquirer")?,
         capture_at_once: row.try_get("capture_at_once")?,
-        card: card(row)?,
+        card_id: row.try_get("card_id")?,
+        card_expires_at: None,
         response: response.map(serde_json::from_value).transpose().map_err(|_| unreadable("challenge_response"))?,
         traceparent: row.try_get("traceparent")?,
         bill_awaits: row.try_get("bill_awaits")?,
@@ -112,13 +119,16 @@ fn read(row: &PgRow) -> Result<Seen, StoreError> {
     })
 }
 
-fn card(row: &PgRow) -> Result<Option<SealedCard>, StoreError> {
-    let Some(id) = row.try_get("card")? else { return Ok(None) };
-    Ok(Some(SealedCard {
-        id,
-        kid: row.try_get("kid")?,
-        bill: row.try_get("card_bill")?,
-        jwe: row.try_get("jwe")?,
-        expires_at: row.try_get("expires_at")?,
-    }))
+/// Looks for the sealed cards of these payments. Asked for only when one is missing: of the four slices each would have to
+/// be searched for each.
+pub(super) async fn look_for_cards(pool: &PgPool, seen: &mut [Seen]) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = seen.iter().map(|payment| payment.card_id).collect();
+    let rows =
+        sqlx::query("SELECT id, expires_at FROM sealed_card WHERE id = ANY($1)").bind(ids).fetch_all(pool).await?;
+    let there: HashMap<Uuid, OffsetDateTime> =
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, StoreError>>()?;
+    for payment in seen {
+        payment.card_expires_at = there.get(&payment.card_id).copied();
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Terms,
-    seen::{Seen, see},
+    seen::{Seen, look_for_cards, see},
     write::{Changes, write},
 };
 use crate::{
@@ -26,18 +26,18 @@ pub async fn fail_without_card(
     payments: &[Uuid],
     terms: &Terms<'_>,
 ) -> Result<(Vec<Uuid>, Vec<OutboxRow>), StoreError> {
-    until_won(|| fail(pool, payments, terms)).await
+    until_won(|_| fail(pool, payments, terms)).await
 }
 
 async fn fail(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<(Vec<Uuid>, Vec<OutboxRow>), StoreError> {
-    let seen = see(pool, payments, OperationKind::Authorize).await?;
+    let mut seen = see(pool, payments, OperationKind::Authorize).await?;
+    look_for_cards(pool, &mut seen).await?;
     let now = terms.clock.now();
     let (mut changes, mut ended) = (Changes::default(), Vec::new());
     for payment in seen.iter().filter(|payment| payment.may_be_authorized()) {
-        if payment.card.as_ref().is_some_and(|card| card.expires_at > now) {
+        if payment.has_card(now) {
             continue;
         }
-        changes.cards.extend(payment.card.as_ref().map(|card| card.id));
         add(&mut changes, payment, now)?;
         ended.push(payment.id);
     }
@@ -61,6 +61,7 @@ pub(super) fn add(changes: &mut Changes<'_>, payment: &Seen, now: OffsetDateTime
         receipt_number: None,
         traceparent: payment.traceparent.clone(),
     };
+    changes.expired.extend(payment.card_expires_at.map(|_| payment.card_id));
     changes.facts.extend(facts::fact(of, "/tolom/authorize", now));
     changes.statuses.push(write);
     Ok(())

@@ -1,11 +1,11 @@
 //! What claims come to, in one statement, which is its own transaction.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use sqlx::PgPool;
+use sqlx::{PgPool, Row, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Claim, Terms, Times, seen::Seen};
+use super::{Claim, SealedCard, Terms, Times, seen::Seen};
 use crate::{
     clock,
     payment::OperationKind,
@@ -31,31 +31,56 @@ pub(super) struct Changes<'a> {
     pub(super) claims: Vec<NewClaim<'a>>,
     pub(super) statuses: Vec<StatusWrite>,
     pub(super) facts: Vec<OutboxRow>,
-    /// Sealed cards that leave the store. Whoever takes a card is the only one that can ever use it.
+    /// Sealed cards to be used, if they have not expired. Whoever takes a card is the only one that can ever use it.
     pub(super) cards: Vec<Uuid>,
+    /// Sealed cards that have expired.
+    pub(super) expired: Vec<Uuid>,
     /// Authorizations to be undone.
     pub(super) reversals: Vec<&'a Seen>,
 }
 
 /// Writes all of it or nothing; nothing as well if any of the payments, cards or operations is not what it was
-/// ([`Writes::unlocked`]). Returns the claims in their order.
-pub(super) async fn write(pool: &PgPool, changes: &Changes<'_>, terms: &Terms<'_>) -> Result<Vec<Claim>, StoreError> {
+/// ([`Writes::unlocked`]). Returns the claims in their order, and the cards by their ids.
+pub(super) async fn write(
+    pool: &PgPool,
+    changes: &Changes<'_>,
+    terms: &Terms<'_>,
+) -> Result<(Vec<Claim>, HashMap<Uuid, SealedCard>), StoreError> {
     if changes.claims.is_empty() && changes.statuses.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Default::default());
     }
     let mut connection = pool.acquire().await?;
     let times = terms.begin();
     let made: Vec<Claim> = changes.claims.iter().map(|new| claim(new, times)).collect::<Result<_, _>>()?;
     let mut writes = Writes::unlocked();
-    take_cards(&mut writes, &changes.cards);
+    take_cards(&mut writes, &changes.cards, times);
+    clear_cards(&mut writes, &changes.expired);
     hold(&mut writes, changes);
     add_new(&mut writes, changes, &made, terms.owner, times);
     add_again(&mut writes, changes, terms.owner, times);
     add_reversals(&mut writes, &changes.reversals, times);
     status::add(&mut writes, &changes.statuses);
     outbox::add(&mut writes, &changes.facts);
-    writes.execute(&mut *connection).await?;
-    Ok(made)
+    let cards = if changes.cards.is_empty() {
+        writes.execute(&mut *connection).await?;
+        HashMap::new()
+    } else {
+        let rows = writes.returning("SELECT * FROM taken", &mut *connection).await?;
+        rows.iter().map(card).collect::<Result<_, _>>()?
+    };
+    Ok((made, cards))
+}
+
+fn card(row: &PgRow) -> Result<(Uuid, SealedCard), StoreError> {
+    let id = row.try_get("id")?;
+    let card = SealedCard {
+        id,
+        kid: row.try_get("kid")?,
+        bill: row.try_get("bill_code")?,
+        jwe: row.try_get("jwe")?,
+        expires_at: row.try_get("expires_at")?,
+    };
+    Ok((id, card))
 }
 
 fn claim(new: &NewClaim<'_>, times: Times) -> Result<Claim, StoreError> {
@@ -78,18 +103,33 @@ fn claim(new: &NewClaim<'_>, times: Times) -> Result<Claim, StoreError> {
     })
 }
 
-fn take_cards(writes: &mut Writes, cards: &[Uuid]) {
+fn take_cards(writes: &mut Writes, cards: &[Uuid], times: Times) {
     if cards.is_empty() {
         return;
     }
     writes.guard("taken", cards.len());
     writes.add(
         "taken",
-        "DELETE FROM sealed_card c USING",
+        "DELETE FROM sealed_card c USING (SELECT array_agg(id) AS ids, max(now) AS now FROM",
         |columns| {
-            columns.add(cards.iter().copied());
+            columns.add(cards.iter().copied()).add(cards.iter().map(|_| times.now));
         },
-        "AS n (id) WHERE c.id = n.id RETURNING 1",
+        "AS n (id, now)) n WHERE c.id = ANY (n.ids) AND c.expires_at > n.now
+         RETURNING c.id, c.kid, c.bill_code, c.jwe, c.expires_at",
+    );
+}
+
+fn clear_cards(writes: &mut Writes, expired: &[Uuid]) {
+    if expired.is_empty() {
+        return;
+    }
+    writes.add(
+        "cleared",
+        "DELETE FROM sealed_card c USING (SELECT array_agg(id) AS ids FROM",
+        |columns| {
+            columns.add(expired.iter().copied());
+        },
+        "AS n (id)) n WHERE c.id = ANY (n.ids)",
     );
 }
 
