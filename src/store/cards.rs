@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::{PgExecutor, PgPool, Row};
+use sqlx::{PgConnection, PgExecutor, PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -65,13 +65,16 @@ pub async fn insert(db: impl PgExecutor<'_>, cards: &[&NewCard]) -> Result<(), S
 }
 
 /// The bills and expiries of stored cards, by their ids.
-pub(super) async fn stored(pool: &PgPool, ids: &[Uuid]) -> Result<HashMap<Uuid, (String, OffsetDateTime)>, StoreError> {
+pub(super) async fn stored(
+    db: &mut PgConnection,
+    ids: &[Uuid],
+) -> Result<HashMap<Uuid, (String, OffsetDateTime)>, StoreError> {
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
     let rows = sqlx::query("SELECT id, bill_code, expires_at FROM sealed_card WHERE id = ANY($1)")
         .bind(ids)
-        .fetch_all(pool)
+        .fetch_all(db)
         .await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)))).collect()
 }

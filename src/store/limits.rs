@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::{PgPool, Row, postgres::PgRow};
+use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -67,7 +67,7 @@ pub(super) struct Counts {
 
 /// Counts the failures of these addresses and devices, each of which is there once, in one statement.
 pub(super) async fn count(
-    pool: &PgPool,
+    db: &mut PgConnection,
     addresses: &[KeyedHash],
     devices: &[KeyedHash],
     limits: &config::Limits,
@@ -98,7 +98,7 @@ pub(super) async fn count(
     .bind(now - limits.device.window())
     .bind(not_counted())
     .bind(i64::from(MOST_COUNTED))
-    .fetch_all(pool)
+    .fetch_all(db)
     .await?;
     let mut counts = Counts::default();
     for row in &rows {

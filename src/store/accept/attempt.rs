@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use sqlx::PgConnection;
+
 use super::{Acceptance, NewPayment, Terms, judge::judge, known::known, write::write};
 use crate::store::{
     StoreError,
@@ -30,35 +32,53 @@ pub(super) async fn attempt(terms: &Terms<'_>, members: &[&NewPayment], wait: bo
         if left.is_empty() {
             break;
         }
-        attempt.judge(terms, members, &left).await?;
-        let first = first_of_each(members, left.into_iter().filter(|index| attempt.fates[*index].is_none()));
-        if first.is_empty() {
-            continue;
-        }
-        let chosen: Vec<&NewPayment> = first.iter().map(|index| members[*index]).collect();
-        let (accepted, outbox) = match write(terms.pool, &chosen, terms.now, wait).await {
+        match attempt.round(terms, members, &left, wait).await {
             // Whoever was faster with the same key or bill is read in the next round.
-            Err(error) if error.is_lost_race() => continue,
-            written => written?,
-        };
-        attempt.outbox.extend(outbox);
-        for index in first {
-            if accepted.contains(&members[index].id) {
-                attempt.fates[index] = Some(Acceptance::New);
-            } else if !wait {
-                locked_out.insert(index);
-            }
+            Err(error) if error.is_lost_race() => {}
+            unwritten => locked_out.extend(unwritten?.into_iter().filter(|_| !wait)),
         }
     }
     Ok(attempt)
 }
 
 impl Attempt {
+    /// Reads, judges and writes these members in one transaction. Returns those that should have been written and were
+    /// not: their bill is locked, or another one than a moment ago.
+    async fn round(
+        &mut self,
+        terms: &Terms<'_>,
+        members: &[&NewPayment],
+        which: &[usize],
+        wait: bool,
+    ) -> Result<Vec<usize>, StoreError> {
+        let mut transaction = terms.pool.begin().await?;
+        self.judge(&mut transaction, terms, members, which).await?;
+        let first = first_of_each(members, which.iter().copied().filter(|index| self.fates[*index].is_none()));
+        if first.is_empty() {
+            return Ok(Vec::new());
+        }
+        let chosen: Vec<&NewPayment> = first.iter().map(|index| members[*index]).collect();
+        let (accepted, outbox) = write(&mut transaction, &chosen, terms.now, wait).await?;
+        transaction.commit().await?;
+        self.outbox.extend(outbox);
+        let (written, unwritten) = first.into_iter().partition(|index| accepted.contains(&members[*index].id));
+        for index in Vec::<usize>::from(written) {
+            self.fates[index] = Some(Acceptance::New);
+        }
+        Ok(unwritten)
+    }
+
     /// Reads what bears on these members, and gives a fate to those that cannot be accepted.
-    async fn judge(&mut self, terms: &Terms<'_>, members: &[&NewPayment], which: &[usize]) -> Result<(), StoreError> {
+    async fn judge(
+        &mut self,
+        db: &mut PgConnection,
+        terms: &Terms<'_>,
+        members: &[&NewPayment],
+        which: &[usize],
+    ) -> Result<(), StoreError> {
         let asked: Vec<&NewPayment> = which.iter().map(|index| members[*index]).collect();
-        let known = known(terms.pool, &asked, terms.limits, terms.now).await?;
-        let counts = count(terms, &asked).await?;
+        let known = known(db, &asked, terms.limits, terms.now).await?;
+        let counts = count(db, terms, &asked).await?;
         for ((index, member), known) in which.iter().zip(asked).zip(&known) {
             self.fates[*index] = judge(member, known, &counts, terms.limits, terms.now);
         }
@@ -67,7 +87,7 @@ impl Attempt {
 }
 
 /// Counts the failures of the members' addresses and devices: only payers of the public site have any.
-async fn count(terms: &Terms<'_>, members: &[&NewPayment]) -> Result<Counts, StoreError> {
+async fn count(db: &mut PgConnection, terms: &Terms<'_>, members: &[&NewPayment]) -> Result<Counts, StoreError> {
     let origins = || members.iter().filter_map(|member| member.origin.as_ref());
     let addresses: HashSet<KeyedHash> = origins().map(|origin| origin.address).collect();
     let devices: HashSet<KeyedHash> = origins().filter_map(|origin| origin.device).collect();
@@ -75,7 +95,7 @@ async fn count(terms: &Terms<'_>, members: &[&NewPayment]) -> Result<Counts, Sto
         return Ok(Counts::default());
     }
     let (addresses, devices) = (Vec::from_iter(addresses), Vec::from_iter(devices));
-    limits::count(terms.pool, &addresses, &devices, terms.limits, terms.now).await
+    limits::count(db, &addresses, &devices, terms.limits, terms.now).await
 }
 
 /// Of those that ask for the same bill, or with the same foreign message or id, the first one: the others are told by what

@@ -122,3 +122,162 @@ fn must_wait(
     let longest = waits.into_iter().filter_map(|(by, until)| Some((by, until?))).max_by_key(|(_, until)| *until);
     longest.map(|(by, until)| Refusal::TooManyAttempts { by, wait_s: wait_s(until, now) })
 }
+
+#[cfg(test)]
+mod tests {
+    use time::{Duration, macros::datetime};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        contracts::Payer,
+        payment::Currency,
+        store::{
+            accept::{Idempotency, known::UsedKey},
+            cards::NewCard,
+        },
+    };
+
+    const NOW: OffsetDateTime = datetime!(2026-11-27 12:00 UTC);
+    const AMOUNT: Money = Money::new(51_000, Currency::KGS);
+
+    fn request() -> NewPayment {
+        let (id, bill) = (Uuid::from_u128(1), "1100000001".parse().unwrap());
+        let expires_at = NOW + Duration::minutes(5);
+        NewPayment {
+            id,
+            bill: "1100000001".parse().unwrap(),
+            amount: AMOUNT,
+            card: CardSource::Inline(NewCard { id, bill, kid: "k".into(), jwe: String::new(), expires_at }),
+            payer: Payer { email: String::new(), phone: String::new() },
+            locale: "ky".into(),
+            terms: String::new(),
+            acquirer: String::new(),
+            capture_at_once: false,
+            caller: "public".into(),
+            idempotency: Some(Idempotency { key: "key".into(), fingerprint: [1; 32], answer: String::new() }),
+            event: None,
+            origin: Some(Origin { address: [1; 32], device: Some([2; 32]), shut_until: None }),
+            traceparent: None,
+        }
+    }
+
+    fn foreign(card: Uuid) -> NewPayment {
+        let event = Some(("/site".to_owned(), "1".to_owned()));
+        NewPayment { card: CardSource::Stored(card), idempotency: None, event, origin: None, ..request() }
+    }
+
+    fn known() -> Known {
+        let bill = Bill { status: BillStatus::Open, owed: AMOUNT, valid_until: NOW + Duration::days(1) };
+        Known {
+            bill: Some(bill),
+            key_ends: Some(NOW + Duration::days(1)),
+            stored: Some(("1100000001".to_owned(), NOW + Duration::minutes(5))),
+            ..Known::default()
+        }
+    }
+
+    fn fate(member: &NewPayment, known: &Known) -> Option<Acceptance> {
+        judge(member, known, &Counts::default(), &config::Config::defaults().limits, NOW)
+    }
+
+    fn refused(member: &NewPayment, known: &Known) -> Refusal {
+        match fate(member, known) {
+            Some(Acceptance::Refused(refusal)) => refusal,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_stands_in_the_way_of_a_good_request() {
+        assert_eq!(fate(&request(), &known()), None);
+        assert_eq!(fate(&foreign(Uuid::from_u128(7)), &known()), None);
+    }
+
+    #[test]
+    fn a_repetition_is_answered_whatever_stands_against_it_now() {
+        let used =
+            |first| UsedKey { fingerprint: vec![first; 32], payment: Uuid::from_u128(9), answer: "as then".into() };
+        let mut request = request();
+        request.origin.as_mut().unwrap().shut_until = Some(NOW + Duration::minutes(1));
+        let replayed = Acceptance::Replayed { payment: Uuid::from_u128(9), answer: "as then".into() };
+        assert_eq!(fate(&request, &Known { key: Some(used(1)), ..Known::default() }), Some(replayed));
+        assert_eq!(refused(&request, &Known { key: Some(used(2)), ..Known::default() }), Refusal::KeyReused);
+        let again = Known { of_event: Some(Uuid::from_u128(9)), ..Known::default() };
+        let replayed = Acceptance::Replayed { payment: Uuid::from_u128(9), answer: String::new() };
+        assert_eq!(fate(&foreign(Uuid::nil()), &again), Some(replayed));
+    }
+
+    #[test]
+    fn who_guesses_is_told_nothing_of_a_bill() {
+        let mut request = request();
+        request.origin.as_mut().unwrap().shut_until = Some(NOW + Duration::seconds(90));
+        let wait = Refusal::TooManyAttempts { by: By::Address, wait_s: 90 };
+        assert_eq!(refused(&request, &known()), wait);
+        assert_eq!(refused(&request, &Known { bill: None, ..known() }), wait);
+        request.origin.as_mut().unwrap().shut_until = Some(NOW);
+        assert_eq!(fate(&request, &known()), None);
+    }
+
+    #[test]
+    fn a_bill_is_paid_once_in_time_and_in_full() {
+        let with = |change: &dyn Fn(&mut Bill)| {
+            let mut known = known();
+            change(known.bill.as_mut().unwrap());
+            refused(&request(), &known)
+        };
+        assert_eq!(with(&|bill| bill.status = BillStatus::Paid), Refusal::BillPaid);
+        assert_eq!(with(&|bill| bill.status = BillStatus::Cancelled), Refusal::BillCancelled);
+        assert_eq!(with(&|bill| bill.valid_until = NOW), Refusal::BillExpired);
+        assert_eq!(with(&|bill| bill.owed.value += 1), Refusal::AmountDiffers);
+        assert_eq!(refused(&request(), &Known { bill: None, ..known() }), Refusal::BillUnknown);
+        assert_eq!(refused(&request(), &Known { is_live: true, ..known() }), Refusal::PaymentLive);
+    }
+
+    #[test]
+    fn a_card_that_came_along_needs_a_key_that_outlives_it() {
+        let with = |change: &dyn Fn(&mut NewCard)| {
+            let mut request = request();
+            let CardSource::Inline(card) = &mut request.card else { unreachable!() };
+            change(card);
+            refused(&request, &known())
+        };
+        assert_eq!(with(&|card| card.bill = "1100000002".parse().unwrap()), Refusal::CardOfOtherBill);
+        assert_eq!(with(&|card| card.expires_at = NOW), Refusal::CardExpired);
+        assert_eq!(with(&|card| card.expires_at = NOW + Duration::days(2)), Refusal::CardKeyUnknown);
+        assert_eq!(refused(&request(), &Known { key_ends: None, ..known() }), Refusal::CardKeyUnknown);
+    }
+
+    #[test]
+    fn of_a_stored_card_that_is_gone_its_payment_is_told_first() {
+        let member = foreign(Uuid::from_u128(7));
+        let gone = Known { stored: None, ..known() };
+        assert_eq!(refused(&member, &gone), Refusal::CardUnknown);
+        assert_eq!(refused(&member, &Known { is_live: true, ..gone.clone() }), Refusal::PaymentLive);
+        assert_eq!(refused(&member, &Known { card_used: true, is_live: true, ..gone.clone() }), Refusal::CardUsed);
+        let itself = Acceptance::Replayed { payment: member.id, answer: String::new() };
+        assert_eq!(fate(&member, &Known { id_taken: true, card_used: true, is_live: true, ..gone }), Some(itself));
+        let other = Some(("1100000002".to_owned(), NOW + Duration::minutes(5)));
+        assert_eq!(refused(&member, &Known { stored: other, ..known() }), Refusal::CardOfOtherBill);
+    }
+
+    #[test]
+    fn of_all_that_it_has_to_wait_for_the_longest_is_told() {
+        let limits = config::Config::defaults().limits;
+        let failures = |count, ago_s| Failures {
+            count,
+            last: Some(NOW - Duration::seconds(ago_s)),
+            latest: Some(NOW),
+            ..Failures::default()
+        };
+        let mut counts = Counts::default();
+        counts.addresses.insert([1; 32], failures(limits.address.free + 20, 0));
+        let known = Known { failures: failures(limits.bill.free, 1), ..known() };
+        let waits = |counts: &Counts| match judge(&request(), &known, counts, &limits, NOW) {
+            Some(Acceptance::Refused(Refusal::TooManyAttempts { by, .. })) => by,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(waits(&Counts::default()), By::Bill);
+        assert_eq!(waits(&counts), By::Address);
+    }
+}

@@ -1,6 +1,6 @@
 //! What the database knows that bears on a request, in one statement for a whole batch.
 
-use sqlx::{PgPool, Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -75,7 +75,7 @@ const READ: &str =
 
 /// Reads what bears on these requests, in their order.
 pub(super) async fn known(
-    pool: &PgPool,
+    db: &mut PgConnection,
     members: &[&NewPayment],
     limits: &config::Limits,
     now: OffsetDateTime,
@@ -101,7 +101,7 @@ pub(super) async fn known(
         .bind(now - limits.bill.window())
         .bind(not_counted())
         .bind(i64::from(MOST_COUNTED))
-        .fetch_all(pool)
+        .fetch_all(&mut *db)
         .await?;
     let mut all = vec![Known::default(); members.len()];
     for row in &rows {
@@ -110,7 +110,7 @@ pub(super) async fn known(
         *known.ok_or_else(|| StoreError::Unreadable(format!("a row at place {place}")))? = read(row)?;
     }
     let ids: Vec<Uuid> = card().filter_map(|(_, id)| id).collect();
-    let stored = cards::stored(pool, &ids).await?;
+    let stored = cards::stored(db, &ids).await?;
     for (known, (_, id)) in all.iter_mut().zip(card()) {
         known.stored = id.and_then(|id| stored.get(&id).cloned());
     }

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use sqlx::{PgPool, Row};
+use sqlx::{PgConnection, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -28,7 +28,7 @@ const SOURCE: &str = "/tolom/intake";
 /// Writes these payments with all that goes with them, those whose bill is still what it was and, unless it is to `wait`
 /// (at most the lock time-out), is not locked by somebody else. Returns which, and what is to be announced.
 pub(super) async fn write(
-    pool: &PgPool,
+    db: &mut PgConnection,
     members: &[&NewPayment],
     now: OffsetDateTime,
     wait: bool,
@@ -51,7 +51,7 @@ pub(super) async fn write(
     }
     writes.guard_by("keyed", "SELECT count(key) FROM wanted");
     writes.guard_by("accepted", "SELECT count(*) FROM wanted");
-    let rows = writes.returning("SELECT id FROM wanted", pool).await?;
+    let rows = writes.returning("SELECT id FROM wanted", db).await?;
     let accepted: HashSet<Uuid> = rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?;
     for (member, message) in members.iter().zip(&mut outbox) {
         message.take_if(|_| !accepted.contains(&member.id));

@@ -34,11 +34,12 @@ async fn authorizations(
     terms: &Terms<'_>,
     round: usize,
 ) -> Result<(Vec<(Uuid, Claimed)>, Vec<OutboxRow>), StoreError> {
-    let mut seen = see(pool, payments, OperationKind::Authorize).await?;
+    let mut transaction = pool.begin().await?;
+    let mut seen = see(&mut transaction, payments, OperationKind::Authorize).await?;
     // A card is there unless the statement that takes it says otherwise.
     let is_missing_one = round > 0;
     if is_missing_one {
-        look_for_cards(pool, &mut seen).await?;
+        look_for_cards(&mut transaction, &mut seen).await?;
     }
     let now = terms.clock.now();
     let mut changes = Changes::default();
@@ -51,7 +52,7 @@ async fn authorizations(
         changes.claims.push(NewClaim { payment, kind: OperationKind::Authorize, again: None });
         changes.cards.push(payment.card_id);
     }
-    let (made, mut cards) = write(pool, &changes, terms).await?;
+    let (made, mut cards) = write(transaction, &changes, terms).await?;
     let made = made.into_iter().zip(&changes.cards).filter_map(|(claim, card)| {
         let card = cards.remove(card)?;
         Some((claim.payment, Claimed::Authorize(claim, card)))
@@ -69,7 +70,8 @@ pub async fn claim_completions(
 }
 
 async fn completions(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
-    let seen = see(pool, payments, OperationKind::CompleteChallenge).await?;
+    let mut transaction = pool.begin().await?;
+    let seen = see(&mut transaction, payments, OperationKind::CompleteChallenge).await?;
     let (mut changes, mut responses) = (Changes::default(), Vec::new());
     for payment in &seen {
         let Some(response) = payment.response.clone() else { continue };
@@ -84,7 +86,7 @@ async fn completions(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Res
         changes.claims.push(NewClaim { payment, kind: OperationKind::CompleteChallenge, again });
         responses.push(response);
     }
-    let made = write(pool, &changes, terms).await?.0.into_iter().zip(responses);
+    let made = write(transaction, &changes, terms).await?.0.into_iter().zip(responses);
     Ok(fill(payments, &seen, made.map(|(claim, response)| (claim.payment, Claimed::Complete(claim, response)))))
 }
 
@@ -98,7 +100,8 @@ pub async fn claim_captures(
 }
 
 async fn captures(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
-    let seen = see(pool, payments, OperationKind::Capture).await?;
+    let mut transaction = pool.begin().await?;
+    let seen = see(&mut transaction, payments, OperationKind::Capture).await?;
     let mut changes = Changes::default();
     for payment in seen.iter().filter(|payment| payment.status == Status::Authorized) {
         match &payment.existing {
@@ -116,7 +119,7 @@ async fn captures(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result
             Some(_) => {}
         }
     }
-    let (made, _) = write(pool, &changes, terms).await?;
+    let (made, _) = write(transaction, &changes, terms).await?;
     Ok(fill(payments, &seen, made.into_iter().map(|claim| (claim.payment, Claimed::Capture(claim)))))
 }
 

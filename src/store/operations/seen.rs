@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::{PgPool, Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -66,7 +66,11 @@ impl Seen {
 }
 
 /// Reads payments with the newest operation of `kind` of each, in the order of their ids.
-pub(super) async fn see(pool: &PgPool, payments: &[Uuid], kind: OperationKind) -> Result<Vec<Seen>, StoreError> {
+pub(super) async fn see(
+    db: &mut PgConnection,
+    payments: &[Uuid],
+    kind: OperationKind,
+) -> Result<Vec<Seen>, StoreError> {
     let rows = sqlx::query(
         "SELECT p.id, p.status, p.version, p.bill_code, p.amount_minor, p.currency, p.acquirer, p.capture_at_once,
                 p.card_id, p.challenge_response, p.traceparent,
@@ -87,7 +91,7 @@ pub(super) async fn see(pool: &PgPool, payments: &[Uuid], kind: OperationKind) -
     )
     .bind(payments)
     .bind(kind.as_str())
-    .fetch_all(pool)
+    .fetch_all(db)
     .await?;
     rows.iter().map(read).collect()
 }
@@ -121,10 +125,9 @@ fn read(row: &PgRow) -> Result<Seen, StoreError> {
 
 /// Looks for the sealed cards of these payments. Asked for only when one is missing: of the four slices each would have to
 /// be searched for each.
-pub(super) async fn look_for_cards(pool: &PgPool, seen: &mut [Seen]) -> Result<(), StoreError> {
+pub(super) async fn look_for_cards(db: &mut PgConnection, seen: &mut [Seen]) -> Result<(), StoreError> {
     let ids: Vec<Uuid> = seen.iter().map(|payment| payment.card_id).collect();
-    let rows =
-        sqlx::query("SELECT id, expires_at FROM sealed_card WHERE id = ANY($1)").bind(ids).fetch_all(pool).await?;
+    let rows = sqlx::query("SELECT id, expires_at FROM sealed_card WHERE id = ANY($1)").bind(ids).fetch_all(db).await?;
     let there: HashMap<Uuid, OffsetDateTime> =
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, StoreError>>()?;
     for payment in seen {

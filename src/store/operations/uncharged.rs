@@ -30,8 +30,9 @@ pub async fn fail_without_card(
 }
 
 async fn fail(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<(Vec<Uuid>, Vec<OutboxRow>), StoreError> {
-    let mut seen = see(pool, payments, OperationKind::Authorize).await?;
-    look_for_cards(pool, &mut seen).await?;
+    let mut transaction = pool.begin().await?;
+    let mut seen = see(&mut transaction, payments, OperationKind::Authorize).await?;
+    look_for_cards(&mut transaction, &mut seen).await?;
     let now = terms.clock.now();
     let (mut changes, mut ended) = (Changes::default(), Vec::new());
     for payment in seen.iter().filter(|payment| payment.may_be_authorized()) {
@@ -41,7 +42,7 @@ async fn fail(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<(Ve
         add(&mut changes, payment, now)?;
         ended.push(payment.id);
     }
-    write(pool, &changes, terms).await?;
+    write(transaction, &changes, terms).await?;
     Ok((ended, changes.facts))
 }
 

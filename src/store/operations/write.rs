@@ -1,8 +1,8 @@
-//! What claims come to, in one statement, which is its own transaction.
+//! What claims come to, in one statement.
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::{PgPool, Row, postgres::PgRow};
+use sqlx::{Postgres, Row, Transaction, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{Claim, SealedCard, Terms, Times, seen::Seen};
@@ -40,16 +40,15 @@ pub(super) struct Changes<'a> {
 }
 
 /// Writes all of it or nothing; nothing as well if any of the payments, cards or operations is not what it was
-/// ([`Writes::unlocked`]). Returns the claims in their order, and the cards by their ids.
+/// ([`Writes::unlocked`]). Ends the transaction in which they were read. Returns the claims in their order, and the cards by their ids.
 pub(super) async fn write(
-    pool: &PgPool,
+    mut transaction: Transaction<'_, Postgres>,
     changes: &Changes<'_>,
     terms: &Terms<'_>,
 ) -> Result<(Vec<Claim>, HashMap<Uuid, SealedCard>), StoreError> {
     if changes.claims.is_empty() && changes.statuses.is_empty() {
         return Ok(Default::default());
     }
-    let mut connection = pool.acquire().await?;
     let times = terms.begin();
     let made: Vec<Claim> = changes.claims.iter().map(|new| claim(new, times)).collect::<Result<_, _>>()?;
     let mut writes = Writes::unlocked();
@@ -62,12 +61,13 @@ pub(super) async fn write(
     status::add(&mut writes, &changes.statuses);
     outbox::add(&mut writes, &changes.facts);
     let cards = if changes.cards.is_empty() {
-        writes.execute(&mut *connection).await?;
+        writes.execute(&mut *transaction).await?;
         HashMap::new()
     } else {
-        let rows = writes.returning("SELECT * FROM taken", &mut *connection).await?;
+        let rows = writes.returning("SELECT * FROM taken", &mut *transaction).await?;
         rows.iter().map(card).collect::<Result<_, _>>()?
     };
+    transaction.commit().await?;
     Ok((made, cards))
 }
 
