@@ -9,7 +9,7 @@ use crate::{
     broker::{BrokerError, Depths, UNREADABLE},
     store::{
         StoreError,
-        books::{Conservation, Figures, conservation, figures},
+        books::{Conservation, Figures, conservation, figures, standstill},
         limits,
     },
     worker::Context,
@@ -53,14 +53,15 @@ async fn add_up(context: &Context) {
 }
 
 async fn add_up_once(context: &Context) -> Result<(), StoreError> {
-    let open = within(LOOK_WITHIN, figures(&context.pool)).await?.open_operations;
+    let before = within(LOOK_WITHIN, standstill(&context.pool)).await?;
     let ours = within(ADD_UP_WITHIN, conservation(&context.pool)).await?;
-    // What is on its way is in one book and not yet in the other: they are held together when all was quiet.
-    let theirs = match open {
-        0 => theirs::read(&context.config.acquirer).await.ok().flatten(),
-        _ => None,
+    let theirs = match before {
+        Some(_) => theirs::read(&context.config.acquirer).await.ok().flatten(),
+        None => None,
     };
-    show_conservation(&ours, theirs.as_deref());
+    // What was on its way meanwhile may be in one book and not in the other.
+    let stood_still = before == within(LOOK_WITHIN, standstill(&context.pool)).await?;
+    show_conservation(&ours, theirs.as_deref().filter(|_| stood_still));
     Ok(())
 }
 

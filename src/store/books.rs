@@ -15,8 +15,6 @@ pub struct Figures {
     pub oldest_unknown_s: f64,
     /// Payments that a person has to settle: in review, or dead with an operation in conflict.
     pub in_review: i64,
-    /// Operations without a definite outcome.
-    pub open_operations: i64,
 }
 
 /// Whether money is conserved, over all that is in the books.
@@ -38,8 +36,7 @@ pub async fn figures(pool: &PgPool) -> Result<Figures, StoreError> {
                     AS oldest_unknown,
                 (SELECT count(*) FROM payment WHERE status = 'review')
                     + (SELECT count(*) FROM operation o JOIN payment p ON p.id = o.payment_id
-                       WHERE o.conflict IS NOT NULL AND p.status IN ('declined', 'failed', 'reversed')) AS in_review,
-                (SELECT count(*) FROM operation WHERE outcome IS NULL OR outcome = 'unknown') AS open_operations",
+                       WHERE o.conflict IS NOT NULL AND p.status IN ('declined', 'failed', 'reversed')) AS in_review",
     )
     .fetch_one(pool)
     .await?;
@@ -48,8 +45,17 @@ pub async fn figures(pool: &PgPool) -> Result<Figures, StoreError> {
         outbox_oldest_s: row.try_get("outbox_oldest")?,
         oldest_unknown_s: row.try_get("oldest_unknown")?,
         in_review: row.try_get("in_review")?,
-        open_operations: row.try_get("open_operations")?,
     })
+}
+
+/// Where the books stand, if no operation is on its way. The same place again means that no money has moved in between: an
+/// operation is open until it is recorded, and that writes the journal.
+pub async fn standstill(pool: &PgPool) -> Result<Option<i64>, StoreError> {
+    let place = sqlx::query_scalar(
+        "SELECT CASE WHEN EXISTS (SELECT FROM operation WHERE outcome IS NULL OR outcome = 'unknown') THEN NULL
+                     ELSE (SELECT last_value FROM journal_id_seq) END",
+    );
+    Ok(place.fetch_one(pool).await?)
 }
 
 /// Adds up the whole books: not too often.

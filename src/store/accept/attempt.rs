@@ -61,11 +61,9 @@ impl Attempt {
         let (accepted, outbox) = write(&mut transaction, &chosen, terms.now, wait).await?;
         transaction.commit().await?;
         self.outbox.extend(outbox);
-        let (written, unwritten) = first.into_iter().partition(|index| accepted.contains(&members[*index].id));
-        for index in Vec::<usize>::from(written) {
-            self.fates[index] = Some(Acceptance::New);
-        }
-        Ok(unwritten)
+        let is_written = |index: &usize| accepted.contains(&members[*index].id);
+        first.iter().copied().filter(is_written).for_each(|index| self.fates[index] = Some(Acceptance::New));
+        Ok(first.into_iter().filter(|index| !is_written(index)).collect())
     }
 
     /// Reads what bears on these members, and gives a fate to those that cannot be accepted.
