@@ -300,25 +300,31 @@ impl Authorize {
     ) {
         tracing::debug!(payment.id = %claim.payment, kind = claim.kind.as_str(), outcome = outcome.as_str(), "called");
         if let Outcome::NotSent { why } = outcome {
-            let (pool, now) = (&self.context.pool, self.context.clock.now());
-            let released = self
-                .context
-                .until_available(|| async {
-                    match &sealed {
-                        Some(sealed) => operations::release_authorization(pool, claim, sealed, &why, now).await,
-                        None => operations::release(pool, claim).await,
-                    }
-                })
-                .await;
-            return match released {
-                Some(Ok(())) => message.settle(Verdict::Retry(why)),
-                Some(Err(error)) => message.settle(Verdict::Dead(chain(&error))),
-                None => message.leave(),
-            };
+            // In a box: it is seldom needed, and a thousand calls under way would each keep room for it.
+            return Box::pin(self.give_back(message, claim, why, sealed)).await;
         }
         match self.context.report(claim, card, outcome).await {
             true => message.settle(Verdict::Done),
             false => message.leave(),
+        }
+    }
+
+    /// Releases what provably was not sent, to be tried again later.
+    async fn give_back(&self, message: Message, claim: &Claim, why: String, sealed: Option<SealedCard>) {
+        let (pool, now) = (&self.context.pool, self.context.clock.now());
+        let released = self
+            .context
+            .until_available(|| async {
+                match &sealed {
+                    Some(sealed) => operations::release_authorization(pool, claim, sealed, &why, now).await,
+                    None => operations::release(pool, claim).await,
+                }
+            })
+            .await;
+        match released {
+            Some(Ok(())) => message.settle(Verdict::Retry(why)),
+            Some(Err(error)) => message.settle(Verdict::Dead(chain(&error))),
+            None => message.leave(),
         }
     }
 }

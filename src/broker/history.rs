@@ -12,8 +12,10 @@ use crate::contracts::{FailedAttempt, mask};
 const REASONS_HEADER: &str = "tolom-reasons";
 /// What was masked in the body, and that it is no longer what was sent.
 const MASKED_HEADER: &str = "tolom-masked";
-/// Failures that are remembered: the first one and the last ones.
+/// Failures that are remembered: the first one and the last ones, as many as fit.
 const MOST_FAILURES: usize = 16;
+/// Bytes that they may take: with everything else, headers must fit into a frame.
+const MOST_BYTES: usize = 10 * 1024;
 /// Foreign headers of our name are not believed to be larger than ours get.
 const LONGEST_HEADER: usize = 64 * 1024;
 /// Of a foreign header as much is kept.
@@ -75,12 +77,23 @@ impl History {
             headers.insert(name.into(), AMQPValue::LongString(value.into()));
         };
         if !self.failures.is_empty() {
-            add(REASONS_HEADER, serde_json::to_string(&self.failures).unwrap_or_default());
+            add(REASONS_HEADER, fitting(self.failures.clone()));
         }
         if let Some(masked) = &self.masked {
             add(MASKED_HEADER, masked.clone());
         }
         headers
+    }
+}
+
+/// The failures as JSON, the older ones but the first left out until the rest fits.
+fn fitting(mut failures: Vec<FailedAttempt>) -> String {
+    loop {
+        let json = serde_json::to_string(&failures).unwrap_or_default();
+        if json.len() <= MOST_BYTES || failures.len() < 2 {
+            return json;
+        }
+        failures.remove(1.min(failures.len() - 2));
     }
 }
 
@@ -163,6 +176,15 @@ mod tests {
         assert_eq!(read.failures.len(), MOST_FAILURES);
         assert_eq!(read.failures.first(), Some(&failure(0)));
         assert_eq!(read.failures.last(), Some(&failure(39)));
+    }
+
+    #[test]
+    fn long_reasons_leave_the_first_and_the_last_ones() {
+        let mut history = History::default();
+        (0..16).for_each(|attempt| history.add(FailedAttempt { reason: "ө".repeat(500), ..failure(attempt) }));
+        let read = History::read(&history.to_headers());
+        let kept: Vec<u32> = read.failures.iter().map(|failure| failure.attempt).collect();
+        assert_eq!(kept, [0, 8, 9, 10, 11, 12, 13, 14, 15]);
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub use watchdog::Complaint;
 use crate::{config, supervision::Supervisor};
 
 /// Bytes of a frame. The client library sets 64 of them aside for each connection. What a message's headers hold must fit
-/// into one: ours take at most 35 KiB (16 reasons of 500 characters), and a message with more is set aside by the broker.
-const LARGEST_FRAME: u32 = 48 * 1024;
+/// into one: ours take at most 13 KiB, and a message with more is set aside by the broker.
+const LARGEST_FRAME: u32 = 16 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The header that counts attempts. Ours, because RabbitMQ's own counters change between versions.
