@@ -40,7 +40,9 @@ impl History {
         let failures = text(REASONS_HEADER).filter(|json| json.len() <= LONGEST_HEADER);
         let failures: Vec<FailedAttempt> =
             failures.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
-        let mut history = Self { failures: Vec::new(), masked: text(MASKED_HEADER), headers: Vec::new() };
+        // Ours are short, and what is carried on must fit into a frame.
+        let masked = text(MASKED_HEADER).filter(|masked| masked.len() <= HEADER_CHARS);
+        let mut history = Self { failures: Vec::new(), masked, headers: Vec::new() };
         failures.into_iter().for_each(|failure| history.add(failure));
         history
     }
@@ -195,6 +197,19 @@ mod tests {
             headers.insert(REASONS_HEADER.into(), AMQPValue::LongString(value.into()));
             assert_eq!(History::read(&headers), History::default());
         }
+    }
+
+    #[test]
+    fn foreign_headers_of_our_names_are_not_carried_on_beyond_a_frame() {
+        let long = "x".repeat(40_000);
+        let foreign = serde_json::to_string(&[FailedAttempt { reason: long.clone(), ..failure(0) }]).unwrap();
+        let mut headers = FieldTable::default();
+        headers.insert(REASONS_HEADER.into(), AMQPValue::LongString(foreign.into()));
+        headers.insert(MASKED_HEADER.into(), AMQPValue::LongString(long.into()));
+        let mut history = History::read(&headers);
+        history.add(failure(1));
+        let carried = History::read(&history.to_headers());
+        assert_eq!(carried, History { failures: vec![failure(1)], ..History::default() });
     }
 
     #[test]

@@ -43,9 +43,11 @@ pub use watchdog::Complaint;
 
 use crate::{config, supervision::Supervisor};
 
-/// Bytes of a frame. The client library sets 64 of them aside for each connection. What a message's headers hold must fit
-/// into one: ours take at most 13 KiB, and a message with more is set aside by the broker.
-const LARGEST_FRAME: u32 = 16 * 1024;
+/// Bytes of a frame where messages are read. The client library sets 64 of them aside for each connection. What a message's
+/// headers hold must fit into one: a message with more is set aside by the broker.
+const LARGEST_FRAME: u32 = 48 * 1024;
+/// The same where messages are only published: the headers of ours take at most 13 KiB.
+const PUBLISHED_FRAME: u32 = 16 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The header that counts attempts. Ours, because RabbitMQ's own counters change between versions.
@@ -134,13 +136,17 @@ impl Broker {
 
     /// A new connection, named after its purpose in the broker's own tools.
     pub async fn connect(&self, purpose: &str) -> Result<Connection, BrokerError> {
+        self.connect_with(purpose, LARGEST_FRAME).await
+    }
+
+    async fn connect_with(&self, purpose: &str, frame: u32) -> Result<Connection, BrokerError> {
         let url = self.settings.url.expose();
         let with = |url: String, name: &str, value: u32| {
             let separator = if url.contains('?') { '&' } else { '?' };
             if url.contains(name) { url } else { format!("{url}{separator}{name}{value}") }
         };
         // A peer that is gone without a word is noticed within two heartbeats.
-        let url = with(with(url.to_owned(), "heartbeat=", 10), "frame_max=", LARGEST_FRAME);
+        let url = with(with(url.to_owned(), "heartbeat=", 10), "frame_max=", frame);
         let properties = ConnectionProperties::default().with_connection_name(format!("tolom {purpose}").into());
         tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect(&url, properties))
             .await

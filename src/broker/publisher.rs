@@ -27,7 +27,8 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    ATTEMPT_HEADER, Broker, BrokerError, CLOSE_TIMEOUT, Lane, REASON_HEADER, Rebuild, close, set_up, topology,
+    ATTEMPT_HEADER, Broker, BrokerError, CLOSE_TIMEOUT, Lane, PUBLISHED_FRAME, REASON_HEADER, Rebuild, close, set_up,
+    topology,
 };
 use crate::contracts::Topic;
 
@@ -312,7 +313,7 @@ async fn session(
 
 /// A connection to a broker that has everything we publish to.
 async fn open(broker: &Broker) -> Result<Connection, BrokerError> {
-    let connection = broker.connect("publisher").await?;
+    let connection = broker.connect_with("publisher", PUBLISHED_FRAME).await?;
     topology::declare_what_can_be(&connection, broker).await?;
     Ok(connection)
 }

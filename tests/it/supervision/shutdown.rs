@@ -34,7 +34,9 @@ async fn a_process_told_to_stop_drains_or_is_cut_or_ends_at_once_and_nothing_is_
         let mut workers = Process::with(&world, &WORKERS, None, &settings);
         accept_all(&world, &answered).await;
         accept_all(&world, &never).await;
-        // Calls that will not end for six seconds.
+        // Calls that will not end for six seconds: all of them have arrived.
+        let calls = || world.simulator.books().iter().filter(|row| row.kind.as_str() == "authorize").count();
+        wait_for(async || (calls() >= 10 * (number + 1)).then_some(())).await;
         wait_for(async || metric(&admin, IN_HAND).await.filter(|in_hand| *in_hand >= 5.0)).await;
         workers.signal(Signal::TERM);
         if signals == 2 {
