@@ -40,7 +40,8 @@ pub(super) struct Changes<'a> {
 }
 
 /// Writes all of it or nothing; nothing as well if any of the payments, cards or operations is not what it was
-/// ([`Writes::unlocked`]). Ends the transaction in which they were read. Returns the claims in their order, and the cards by their ids.
+/// ([`Writes::unlocked`]). Ends the transaction in which they were read. Returns the claims in their order, and the cards
+/// by their ids.
 pub(super) async fn write(
     mut transaction: Transaction<'_, Postgres>,
     changes: &Changes<'_>,
