@@ -2,7 +2,8 @@
 //!
 //! A claim reads without locks, decides, and writes in one statement that counts on nothing it has read: the payment still
 //! has its version, the card is still there to be taken, the unique indexes take the operation. Where one of them does not
-//! hold somebody was faster, nothing is written, and the caller begins again.
+//! hold somebody was faster, nothing is written, and the caller begins again. Who ends a payment because nobody has claimed
+//! it and nobody can takes its lock before he looks: what is not there guards nothing.
 
 mod claim;
 mod open;

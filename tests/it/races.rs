@@ -10,7 +10,7 @@ use tolom::{
         operation::{Approval, OperationKind},
     },
     store::{
-        operations::{Claimed, Terms, claim_authorizations, claim_captures, release_authorization},
+        operations::{Claimed, Terms, claim_authorizations, claim_captures, fail_without_card, release_authorization},
         record::record,
     },
 };
@@ -96,5 +96,30 @@ async fn one_outcome_in_several_hands_is_recorded_once_and_absorbed_by_the_other
     let captures =
         claims.into_iter().flat_map(Result::unwrap).filter(|(_, claimed)| matches!(claimed, Claimed::Capture(_)));
     assert_eq!(captures.count(), 1);
+    end(world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_ends_a_payment_for_want_of_a_card_holds_it_before_looking() {
+    let (world, payment) = one_accepted().await;
+    let (mut claims, _) = claim_authorizations(&world.pool, &[payment], &terms(&world)).await.unwrap();
+    let Some((_, Claimed::Authorize(claim, card))) = claims.pop() else { panic!("claimed") };
+    release_authorization(&world.pool, &claim, &card, "refused", world.clock.now()).await.unwrap();
+    // It waits for the cards, and all that it has seen of the payment may be over by then: unless it holds it.
+    let mut rival = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE sealed_card IN ACCESS EXCLUSIVE MODE").execute(&mut *rival).await.unwrap();
+    let (payments, terms) = ([payment], terms(&world));
+    let claims_it = async {
+        let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted
+                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        world.wait_until(waits, 1).await;
+        let held = sqlx::query("SELECT FROM payment WHERE id = $1 FOR NO KEY UPDATE NOWAIT").bind(payment);
+        let error = held.execute(&mut *rival).await.expect_err("a claim has to wait for it");
+        assert_eq!(error.as_database_error().and_then(|error| error.code()).as_deref(), Some("55P03"));
+        rival.rollback().await.unwrap();
+    };
+    let (ended, ()) = futures::join!(fail_without_card(&world.pool, &payments, &terms), claims_it);
+    let (ended, facts) = ended.unwrap();
+    assert!(ended.is_empty() && facts.is_empty(), "its card is there");
     end(world).await;
 }

@@ -35,6 +35,8 @@ pub(super) async fn attempt(terms: &Terms<'_>, members: &[&NewPayment], wait: bo
         match attempt.round(terms, members, &left, wait).await {
             // Whoever was faster with the same key or bill is read in the next round.
             Err(error) if error.is_lost_race() => {}
+            // What is committed is not forgotten over what follows: the others are tried alone.
+            Err(_) if attempt.fates.iter().any(Option::is_some) => break,
             unwritten => locked_out.extend(unwritten?.into_iter().filter(|_| !wait)),
         }
     }

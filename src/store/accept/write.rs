@@ -1,4 +1,4 @@
-//! What an accepted payment is, in one statement for a whole batch, which is its own transaction.
+//! What an accepted payment is, in one statement for a whole batch.
 //!
 //! Nothing is locked before it, so it counts on nothing that was read: the bills are held against change, in the order of
 //! their codes, and must still be what the payments were judged by; the primary key says "same key, once", and a partial
@@ -36,16 +36,17 @@ pub(super) async fn write(
     let mut outbox: Vec<Option<OutboxRow>> = members.iter().map(|member| message(member, now)).collect();
     let mut writes = Writes::unlocked();
     writes.add(
-        "wanted",
-        "SELECT n.* FROM",
+        "offered",
+        "SELECT * FROM",
         |columns| {
             add_payments(columns, members, now);
             add_cards(columns, members);
             add_origins(columns, members);
             add_messages(columns, &outbox);
         },
-        if wait { BILLS_UNCHANGED } else { BILLS_UNCHANGED_AND_FREE },
+        COLUMNS,
     );
+    writes.then("wanted", if wait { BILLS_UNCHANGED } else { BILLS_UNCHANGED_AND_FREE });
     for (name, part) in PARTS {
         writes.then(name, part);
     }
@@ -71,20 +72,20 @@ fn message(member: &NewPayment, now: OffsetDateTime) -> Option<OutboxRow> {
     Some(OutboxRow { id, topic: Topic::PaymentRequested, body: event.to_bytes(), traceparent })
 }
 
-const BILLS_UNCHANGED: &str =
-    "AS n (id, bill, amount, currency, acquirer, capture_at_once, email, phone, locale, terms,
-        traceparent, caller, source, event, key, fingerprint, answer, now, card, slice, kid, jwe, expires_at, address,
-        device, message, routing_key, body)
-    JOIN bill b ON b.code = n.bill AND b.status = 'open' AND b.valid_until > n.now AND b.amount_minor = n.amount
-         AND b.currency = n.currency
-    ORDER BY n.bill FOR SHARE OF b";
+const COLUMNS: &str = "AS n (id, bill, amount, currency, acquirer, capture_at_once, email, phone, locale, terms,
+    traceparent, caller, source, event, key, fingerprint, answer, now, card, slice, kid, jwe, expires_at, address, device,
+    message, routing_key, body)";
 
-const BILLS_UNCHANGED_AND_FREE: &str = "AS n (id, bill, amount, currency, acquirer, capture_at_once, email, phone, locale,
-        terms, traceparent, caller, source, event, key, fingerprint, answer, now, card, slice, kid, jwe, expires_at, address,
-        device, message, routing_key, body)
-    JOIN bill b ON b.code = n.bill AND b.status = 'open' AND b.valid_until > n.now AND b.amount_minor = n.amount
-         AND b.currency = n.currency
-    ORDER BY n.bill FOR SHARE OF b SKIP LOCKED";
+const BILLS_UNCHANGED: &str = "SELECT o.* FROM offered o
+    JOIN bill b ON b.code = o.bill AND b.status = 'open' AND b.valid_until > o.now AND b.amount_minor = o.amount
+         AND b.currency = o.currency
+    ORDER BY o.bill FOR SHARE OF b";
+
+/// The same, without those that somebody else has locked.
+const BILLS_UNCHANGED_AND_FREE: &str = "SELECT o.* FROM offered o
+    JOIN bill b ON b.code = o.bill AND b.status = 'open' AND b.valid_until > o.now AND b.amount_minor = o.amount
+         AND b.currency = o.currency
+    ORDER BY o.bill FOR SHARE OF b SKIP LOCKED";
 
 /// Locks are taken in one order by everybody: bills by code, keys by caller and key, payments by bill. No payment is
 /// inserted before all keys are.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Claimed, Terms,
-    seen::{Seen, look_for_cards, see},
+    seen::{Seen, lock, look_for_cards, see},
     uncharged,
     write::{Changes, NewClaim, write},
 };
@@ -35,9 +35,12 @@ async fn authorizations(
     round: usize,
 ) -> Result<(Vec<(Uuid, Claimed)>, Vec<OutboxRow>), StoreError> {
     let mut transaction = pool.begin().await?;
-    let mut seen = see(&mut transaction, payments, OperationKind::Authorize).await?;
     // A card is there unless the statement that takes it says otherwise.
     let is_missing_one = round > 0;
+    if is_missing_one {
+        lock(&mut transaction, payments).await?;
+    }
+    let mut seen = see(&mut transaction, payments, OperationKind::Authorize).await?;
     if is_missing_one {
         look_for_cards(&mut transaction, &mut seen).await?;
     }

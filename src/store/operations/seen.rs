@@ -65,6 +65,20 @@ impl Seen {
     }
 }
 
+/// Locks payments, in one order, before they are looked at by somebody who may end them: that nobody has claimed one, and
+/// that its card is gone, must both still be so when it ends (rule 4). A claim needs none, for it writes what it counts on.
+///
+/// A statement of its own: what is read must be read *after* the wait for the locks (PostgreSQL manual, 13.2.1).
+pub(super) async fn lock(db: &mut PgConnection, payments: &[Uuid]) -> Result<(), StoreError> {
+    sqlx::query(
+        "SELECT FROM unnest($1::uuid[]) AS n (id) JOIN payment p ON p.id = n.id ORDER BY p.id FOR NO KEY UPDATE OF p",
+    )
+    .bind(payments)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Reads payments with the newest operation of `kind` of each, in the order of their ids.
 pub(super) async fn see(
     db: &mut PgConnection,

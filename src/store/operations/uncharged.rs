@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Terms,
-    seen::{Seen, look_for_cards, see},
+    seen::{Seen, lock, look_for_cards, see},
     write::{Changes, write},
 };
 use crate::{
@@ -31,6 +31,7 @@ pub async fn fail_without_card(
 
 async fn fail(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<(Vec<Uuid>, Vec<OutboxRow>), StoreError> {
     let mut transaction = pool.begin().await?;
+    lock(&mut transaction, payments).await?;
     let mut seen = see(&mut transaction, payments, OperationKind::Authorize).await?;
     look_for_cards(&mut transaction, &mut seen).await?;
     let now = terms.clock.now();

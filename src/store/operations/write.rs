@@ -56,10 +56,11 @@ pub(super) async fn write(
     take_cards(&mut writes, &changes.cards, times);
     clear_cards(&mut writes, &changes.expired);
     hold(&mut writes, changes);
+    status::add(&mut writes, &changes.statuses);
+    // After the payments: whoever holds a payment's lock may insert an operation of it.
     add_new(&mut writes, changes, &made, terms.owner, times);
     add_again(&mut writes, changes, terms.owner, times);
     add_reversals(&mut writes, &changes.reversals, times);
-    status::add(&mut writes, &changes.statuses);
     outbox::add(&mut writes, &changes.facts);
     let cards = if changes.cards.is_empty() {
         writes.execute(&mut *transaction).await?;

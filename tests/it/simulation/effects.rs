@@ -49,7 +49,7 @@ async fn requested(scheduler: &mut Scheduler<'_>, actor: u32, body: &[u8]) -> Op
         .unwrap();
     match status.as_deref() {
         // Another copy of the same message may have been accepted meanwhile, and is in hand.
-        _ if refused => None,
+        Some("accepted") | None if refused => None,
         Some("accepted") => Some(format!("{payment} is not claimed")),
         Some(_) => unreported(scheduler, actor, payment).await,
         None => Some(format!("{payment} is neither stored nor refused")),
