@@ -1,27 +1,30 @@
 //! Recording: a batch of outcomes becomes statuses, journal, ledger, settlement entries, receipts, paid bills and the
-//! facts that announce them, in one transaction.
+//! facts that announce them, in one statement.
+//!
+//! It is read without locks, decided, and written only if payments, bills and operations are still what the decision rests
+//! on; otherwise it is read anew.
 
 mod by_hand;
 mod change;
 mod load;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{Connection, PgConnection, PgPool};
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
 pub use self::by_hand::{ByHand, Case, Settled, case, settle_by_hand};
 use self::{
     change::Change,
-    load::{Loaded, load},
+    load::{Asked, Loaded, load},
 };
 use super::{
     StoreError,
     operations::open_reversals,
     outbox::{self, OutboxRow},
     status::{self, StatusWrite},
-    writes::Writes,
+    writes::{Writes, until_won},
 };
 use crate::{
     clock,
@@ -66,9 +69,18 @@ pub async fn record(
     now: OffsetDateTime,
     unknown_until: OffsetDateTime,
 ) -> Result<Batch, StoreError> {
-    let mut transaction = pool.begin().await?;
-    let operations: Vec<Uuid> = reports.iter().map(|report| report.operation).collect();
-    let loaded = load(&mut transaction, &operations).await?;
+    until_won(|_| attempt(pool, reports, now, unknown_until)).await
+}
+
+async fn attempt(
+    pool: &PgPool,
+    reports: &[OperationCompleted],
+    now: OffsetDateTime,
+    unknown_until: OffsetDateTime,
+) -> Result<Batch, StoreError> {
+    let mut db = pool.acquire().await?;
+    let asked: Vec<Asked> = reports.iter().map(Asked::by).collect();
+    let loaded = load(&mut db, &asked).await?;
     let mut batch = Batch::default();
     let mut changes: Vec<Change<'_>> = Vec::new();
     let mut seen = HashSet::new();
@@ -78,7 +90,7 @@ pub async fn record(
             Some(known) if !seen.insert(known.payment) => Recorded::Later,
             Some(known) => match judge(known, report) {
                 Ok(decision) => {
-                    changes.push(Change { known, report, decision, receipt: None, by: None });
+                    changes.push(Change { known, report, decision, by: None });
                     Recorded::Done
                 }
                 Err(reason) => Recorded::Rejected(reason),
@@ -88,10 +100,11 @@ pub async fn record(
     }
     changes.retain(|change| change.decision != Decision::default());
     if !changes.is_empty() {
-        batch.announce = write(&mut transaction, &mut changes, now, unknown_until).await?;
+        // Whoever records some of the same waits for the others in the same order.
+        changes.sort_unstable_by_key(|change| change.known.payment);
+        batch.announce = write(&mut db, &changes, now, unknown_until).await?;
         batch.entered = changes.iter().filter_map(Change::entered).collect();
     }
-    transaction.commit().await?;
     Ok(batch)
 }
 
@@ -115,35 +128,64 @@ fn judge(known: &Loaded, report: &OperationCompleted) -> Result<Decision, String
     decide(known, &report.result).map_err(|illegal| illegal.to_string())
 }
 
-/// Writes everything that the changes come to, and promises their messages.
+/// Writes everything that the changes come to, and promises their messages. All or nothing; nothing as well if a payment,
+/// its bill or an operation is not what it was ([`Writes::unlocked`]).
 async fn write(
-    transaction: &mut PgConnection,
-    changes: &mut [Change<'_>],
+    db: &mut PgConnection,
+    changes: &[Change<'_>],
     now: OffsetDateTime,
     unknown_until: OffsetDateTime,
 ) -> Result<Vec<OutboxRow>, StoreError> {
-    paid(transaction, changes).await?;
-    let statuses: Vec<StatusWrite> =
-        changes.iter().filter(|change| !change.decision.steps.is_empty()).map(Change::status_write).collect();
+    let statuses: Vec<StatusWrite> = changes.iter().map(Change::status_write).collect();
     let entries = settlement_entries(changes, now);
     let mut announce: Vec<OutboxRow> = changes.iter().filter_map(|change| change.message(now)).collect();
     announce.extend(entries.iter().map(|entry| entry.message.clone()));
-    let mut writes = Writes::locked();
-    add_outcomes(&mut writes, changes, unknown_until);
+    let mut writes = Writes::unlocked();
+    hold_bills(&mut writes, changes);
     status::add(&mut writes, &statuses);
+    add_outcomes(&mut writes, changes, unknown_until);
+    add_paid(&mut writes, changes)?;
     add_postings(&mut writes, changes);
     add_entries(&mut writes, &entries);
     outbox::add(&mut writes, &announce);
+    if !changes.iter().any(Change::touches_other_operations) {
+        writes.execute(db).await?;
+        return Ok(announce);
+    }
+    // One open operation a payment is a unique index's business, and parts of a statement have no order.
+    let mut transaction = db.begin().await?;
     writes.execute(&mut *transaction).await?;
-    authorization_ends(transaction, changes).await?;
+    authorization_ends(&mut transaction, changes).await?;
     let reversals: Vec<Uuid> =
         changes.iter().filter(|change| change.decision.reverse).map(|change| change.known.payment).collect();
-    open_reversals(transaction, &reversals, now).await?;
+    open_reversals(&mut transaction, &reversals, now).await?;
+    transaction.commit().await?;
     Ok(announce)
+}
+
+/// Holds each bill, so that "paid by another channel" cannot slip in between a decision and its commit, if it still awaits
+/// its payment, or not, as when that was decided.
+fn hold_bills(writes: &mut Writes, changes: &[Change<'_>]) {
+    let each = || changes.iter().map(|change| change.known);
+    writes.guard("held", changes.len());
+    writes.add(
+        "held",
+        "SELECT b.code FROM",
+        |columns| {
+            columns
+                .add(each().map(|known| known.payment))
+                .add(each().map(|known| known.bill.as_str()))
+                .add(each().map(|known| known.bill_awaits));
+        },
+        "AS n(payment_id, code, awaits) JOIN bill b ON b.code = n.code
+             AND (b.status = 'open' OR b.paid_by IS NOT DISTINCT FROM n.payment_id) = n.awaits
+         ORDER BY b.code FOR NO KEY UPDATE OF b",
+    );
 }
 
 fn add_outcomes(writes: &mut Writes, changes: &[Change<'_>], unknown_until: OffsetDateTime) {
     let each = || changes.iter();
+    writes.guard("completed", changes.len());
     let definite = |change: &Change<'_>| change.report.result.is_definite();
     writes.add(
         "completed",
@@ -162,9 +204,11 @@ fn add_outcomes(writes: &mut Writes, changes: &[Change<'_>], unknown_until: Offs
                 .add(each().map(|change| serde_json::json!(change.report.result)))
                 .add(each().map(|change| change.decision.conflict))
                 .add(each().map(definite))
-                .add(each().map(|_| unknown_until));
+                .add(each().map(|_| unknown_until))
+                .add(each().map(|change| change.known.outcome.as_deref()));
         },
-        "AS n(id, store, outcome, detail, conflict, definite, unknown_until) WHERE o.id = n.id",
+        "AS n(id, store, outcome, detail, conflict, definite, unknown_until, before)
+         WHERE o.id = n.id AND o.outcome IS NOT DISTINCT FROM n.before RETURNING 1",
     );
 }
 
@@ -241,31 +285,32 @@ fn add_postings(writes: &mut Writes, changes: &[Change<'_>]) {
     );
 }
 
-/// A bill becomes paid in the transaction that records the capture, and its receipt gets its number.
-async fn paid(transaction: &mut PgConnection, changes: &mut [Change<'_>]) -> Result<(), StoreError> {
-    let captured = |change: &Change<'_>| change.to() == Status::Captured && change.known.status != Status::Captured;
-    let payments: Vec<Uuid> =
-        changes.iter().filter(|change| captured(change)).map(|change| change.known.payment).collect();
-    if payments.is_empty() {
+/// A bill becomes paid in the statement that records the capture, and its receipt gets its number.
+fn add_paid(writes: &mut Writes, changes: &[Change<'_>]) -> Result<(), StoreError> {
+    let paid: Vec<&Loaded> = changes.iter().filter(|change| change.is_paid()).map(|change| change.known).collect();
+    if paid.is_empty() {
         return Ok(());
     }
-    let rows = sqlx::query(
-        "WITH paid AS (
-             UPDATE bill b SET status = 'paid', paid_by = p.id, paid_at = now(), updated_at = now()
-             FROM unnest($1::uuid[]) AS n (id) JOIN payment p ON p.id = n.id
-             WHERE b.code = p.bill_code AND b.status = 'open')
-         INSERT INTO receipt (payment_id) SELECT * FROM unnest($1::uuid[]) RETURNING payment_id, number",
-    )
-    .bind(&payments)
-    .fetch_all(transaction)
-    .await?;
-    let mut numbers: HashMap<Uuid, String> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        numbers.insert(row.try_get("payment_id")?, row.try_get("number")?);
-    }
-    for change in changes {
-        change.receipt = numbers.remove(&change.known.payment);
-    }
+    let unnumbered = || StoreError::Unreadable("a capture that nobody has expected to be one".to_owned());
+    let numbers: Vec<&str> =
+        paid.iter().map(|known| known.receipt.as_deref().ok_or_else(unnumbered)).collect::<Result<_, _>>()?;
+    let payments = || paid.iter().map(|known| known.payment);
+    writes.add(
+        "paid",
+        "UPDATE bill b SET status = 'paid', paid_by = n.payment_id, paid_at = now(), updated_at = now() FROM",
+        |columns| {
+            columns.add(payments()).add(paid.iter().map(|known| known.bill.as_str()));
+        },
+        "AS n(payment_id, code) WHERE b.code = n.code AND b.status = 'open'",
+    );
+    writes.add(
+        "receipted",
+        "INSERT INTO receipt (payment_id, number) SELECT * FROM",
+        |columns| {
+            columns.add(payments()).add(numbers);
+        },
+        "",
+    );
     Ok(())
 }
 

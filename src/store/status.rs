@@ -1,4 +1,7 @@
-//! The only code that writes a payment's status: guarded by status and version, journalled in the same transaction.
+//! The only code that writes a payment's status: guarded by status and version, journalled in the same statement.
+//!
+//! The version moves with everything that bears on what may be decided about a payment, be it news that its status absorbs:
+//! whoever has read without locks is told by it that something has happened.
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -10,7 +13,7 @@ use crate::payment::{
     operation::Challenge,
 };
 
-/// What happens to one payment in this transaction. The caller holds the row's lock.
+/// What happens to one payment.
 #[derive(Debug, Clone)]
 pub struct StatusWrite {
     /// Which payment.
@@ -53,8 +56,8 @@ impl StatusWrite {
     }
 
     /// Its version afterwards.
-    pub fn version_after(&self) -> i32 {
-        if self.to() == self.from { self.version } else { self.version + 1 }
+    pub const fn version_after(&self) -> i32 {
+        self.version + 1
     }
 
     /// The status right before the last one: the pair that the transition table is asked about.
@@ -78,11 +81,14 @@ pub(super) fn add(rows: &mut Writes, writes: &[StatusWrite]) {
     if writes.is_empty() {
         return;
     }
-    let changed: Vec<&StatusWrite> = writes.iter().filter(|write| write.to() != write.from).collect();
-    if !changed.is_empty() {
-        add_statuses(rows, &changed);
-    }
+    let (changed, noted): (Vec<&StatusWrite>, Vec<&StatusWrite>) =
+        writes.iter().partition(|write| write.to() != write.from);
+    add_statuses(rows, &changed);
+    add_news(rows, &noted);
     let steps = || writes.iter().flat_map(|write| steps(write).map(move |step| (write, step)));
+    if steps().next().is_none() {
+        return;
+    }
     rows.add(
         "journalled",
         "INSERT INTO journal (payment_id, version, event, from_status, to_status, operation_id, actor, detail)
@@ -110,7 +116,29 @@ fn steps(write: &StatusWrite) -> impl Iterator<Item = (Event, Status, Status)> {
     })
 }
 
+/// What leaves the status as it is moves the version all the same.
+fn add_news(rows: &mut Writes, writes: &[&StatusWrite]) {
+    if writes.is_empty() {
+        return;
+    }
+    rows.guard("noted", writes.len());
+    rows.add(
+        "noted",
+        "UPDATE payment p SET version = p.version + 1 FROM",
+        |columns| {
+            columns
+                .add(writes.iter().map(|write| write.payment))
+                .add(writes.iter().map(|write| write.from.as_str()))
+                .add(writes.iter().map(|write| write.version));
+        },
+        "AS n(id, status, version) WHERE p.id = n.id AND p.status = n.status AND p.version = n.version RETURNING 1",
+    );
+}
+
 fn add_statuses(rows: &mut Writes, writes: &[&StatusWrite]) {
+    if writes.is_empty() {
+        return;
+    }
     let each = || writes.iter();
     let cards = || each().map(|write| write.learnt.card.as_ref());
     let challenges = || each().map(|write| write.learnt.challenge.as_ref());

@@ -44,8 +44,8 @@ pub(super) async fn attempt(terms: &Terms<'_>, members: &[&NewPayment], wait: bo
 }
 
 impl Attempt {
-    /// Reads, judges and writes these members in one transaction. Returns those that should have been written and were
-    /// not: their bill is locked, or another one than a moment ago.
+    /// Reads, judges and writes these members. Returns those that should have been written and were not: their bill is
+    /// locked, or another one than a moment ago.
     async fn round(
         &mut self,
         terms: &Terms<'_>,
@@ -53,15 +53,14 @@ impl Attempt {
         which: &[usize],
         wait: bool,
     ) -> Result<Vec<usize>, StoreError> {
-        let mut transaction = terms.pool.begin().await?;
-        self.judge(&mut transaction, terms, members, which).await?;
+        let mut db = terms.pool.acquire().await?;
+        self.judge(&mut db, terms, members, which).await?;
         let first = first_of_each(members, which.iter().copied().filter(|index| self.fates[*index].is_none()));
         if first.is_empty() {
             return Ok(Vec::new());
         }
         let chosen: Vec<&NewPayment> = first.iter().map(|index| members[*index]).collect();
-        let (accepted, outbox) = write(&mut transaction, &chosen, terms.now, wait).await?;
-        transaction.commit().await?;
+        let (accepted, outbox) = write(&mut db, &chosen, terms.now, wait).await?;
         self.outbox.extend(outbox);
         let is_written = |index: &usize| accepted.contains(&members[*index].id);
         first.iter().copied().filter(is_written).for_each(|index| self.fates[index] = Some(Acceptance::New));

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use sqlx::PgPool;
+use sqlx::{Acquire, PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::{
@@ -25,24 +25,30 @@ pub async fn claim_authorizations(
     payments: &[Uuid],
     terms: &Terms<'_>,
 ) -> Result<(Vec<(Uuid, Claimed)>, Vec<OutboxRow>), StoreError> {
-    until_won(|round| authorizations(pool, payments, terms, round)).await
+    until_won(|round| async move {
+        let mut db = pool.acquire().await?;
+        // A card is there unless the statement that takes it says otherwise.
+        if round == 0 {
+            return authorizations(&mut db, payments, terms, false).await;
+        }
+        let mut transaction = db.begin().await?;
+        lock(&mut transaction, payments).await?;
+        let done = authorizations(&mut transaction, payments, terms, true).await?;
+        transaction.commit().await?;
+        Ok(done)
+    })
+    .await
 }
 
 async fn authorizations(
-    pool: &PgPool,
+    db: &mut PgConnection,
     payments: &[Uuid],
     terms: &Terms<'_>,
-    round: usize,
+    is_missing_one: bool,
 ) -> Result<(Vec<(Uuid, Claimed)>, Vec<OutboxRow>), StoreError> {
-    let mut transaction = pool.begin().await?;
-    // A card is there unless the statement that takes it says otherwise.
-    let is_missing_one = round > 0;
+    let mut seen = see(db, payments, OperationKind::Authorize).await?;
     if is_missing_one {
-        lock(&mut transaction, payments).await?;
-    }
-    let mut seen = see(&mut transaction, payments, OperationKind::Authorize).await?;
-    if is_missing_one {
-        look_for_cards(&mut transaction, &mut seen).await?;
+        look_for_cards(db, &mut seen).await?;
     }
     let now = terms.clock.now();
     let mut changes = Changes::default();
@@ -55,7 +61,7 @@ async fn authorizations(
         changes.claims.push(NewClaim { payment, kind: OperationKind::Authorize, again: None });
         changes.cards.push(payment.card_id);
     }
-    let (made, mut cards) = write(transaction, &changes, terms).await?;
+    let (made, mut cards) = write(db, &changes, terms).await?;
     let made = made.into_iter().zip(&changes.cards).filter_map(|(claim, card)| {
         let card = cards.remove(card)?;
         Some((claim.payment, Claimed::Authorize(claim, card)))
@@ -73,8 +79,8 @@ pub async fn claim_completions(
 }
 
 async fn completions(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
-    let mut transaction = pool.begin().await?;
-    let seen = see(&mut transaction, payments, OperationKind::CompleteChallenge).await?;
+    let mut db = pool.acquire().await?;
+    let seen = see(&mut db, payments, OperationKind::CompleteChallenge).await?;
     let (mut changes, mut responses) = (Changes::default(), Vec::new());
     for payment in &seen {
         let Some(response) = payment.response.clone() else { continue };
@@ -89,7 +95,7 @@ async fn completions(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Res
         changes.claims.push(NewClaim { payment, kind: OperationKind::CompleteChallenge, again });
         responses.push(response);
     }
-    let made = write(transaction, &changes, terms).await?.0.into_iter().zip(responses);
+    let made = write(&mut db, &changes, terms).await?.0.into_iter().zip(responses);
     Ok(fill(payments, &seen, made.map(|(claim, response)| (claim.payment, Claimed::Complete(claim, response)))))
 }
 
@@ -103,8 +109,8 @@ pub async fn claim_captures(
 }
 
 async fn captures(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
-    let mut transaction = pool.begin().await?;
-    let seen = see(&mut transaction, payments, OperationKind::Capture).await?;
+    let mut db = pool.acquire().await?;
+    let seen = see(&mut db, payments, OperationKind::Capture).await?;
     let mut changes = Changes::default();
     for payment in seen.iter().filter(|payment| payment.status == Status::Authorized) {
         match &payment.existing {
@@ -122,7 +128,7 @@ async fn captures(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result
             Some(_) => {}
         }
     }
-    let (made, _) = write(transaction, &changes, terms).await?;
+    let (made, _) = write(&mut db, &changes, terms).await?;
     Ok(fill(payments, &seen, made.into_iter().map(|claim| (claim.payment, Claimed::Capture(claim)))))
 }
 

@@ -15,7 +15,8 @@ pub(in crate::store) async fn open_reversals(
     open(transaction, OperationKind::Reverse, payments, now).await
 }
 
-/// Opens operations on the payments' authorizations, due at once; a payment has at most one of a kind.
+/// Opens operations on the payments' authorizations, due at once; a payment has at most one of a kind. It bears on what may
+/// be decided about a payment, and so moves its version.
 pub(in crate::store) async fn open(
     transaction: &mut PgConnection,
     kind: OperationKind,
@@ -27,7 +28,8 @@ pub(in crate::store) async fn open(
     }
     let ids: Vec<Uuid> = payments.iter().map(|_| clock::new_id()).collect();
     sqlx::query(
-        "INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer, amount_minor, currency,
+        "WITH opened AS (
+         INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer, amount_minor, currency,
                                 next_attempt_at)
          SELECT n.id, p.id, $4, replace(n.id::text, '-', ''), a.reference, p.acquirer, p.amount_minor,
                 p.currency, $3
@@ -36,7 +38,8 @@ pub(in crate::store) async fn open(
          JOIN operation a ON a.payment_id = p.id AND a.kind = 'authorize' AND a.outcome IS DISTINCT FROM 'not_sent'
          ON CONFLICT (payment_id, kind)
              WHERE kind <> 'refund' AND NOT (kind = 'authorize' AND outcome IS NOT DISTINCT FROM 'not_sent')
-             DO NOTHING",
+             DO NOTHING RETURNING payment_id)
+         UPDATE payment p SET version = p.version + 1 FROM opened WHERE p.id = opened.payment_id",
     )
     .bind(ids)
     .bind(payments)

@@ -43,7 +43,8 @@ async fn fail(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<(Ve
         add(&mut changes, payment, now)?;
         ended.push(payment.id);
     }
-    write(transaction, &changes, terms).await?;
+    write(&mut transaction, &changes, terms).await?;
+    transaction.commit().await?;
     Ok((ended, changes.facts))
 }
 

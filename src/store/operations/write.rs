@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::{Postgres, Row, Transaction, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{Claim, SealedCard, Terms, Times, seen::Seen};
@@ -40,10 +40,9 @@ pub(super) struct Changes<'a> {
 }
 
 /// Writes all of it or nothing; nothing as well if any of the payments, cards or operations is not what it was
-/// ([`Writes::unlocked`]). Ends the transaction in which they were read. Returns the claims in their order, and the cards
-/// by their ids.
+/// ([`Writes::unlocked`]). Returns the claims in their order, and the cards by their ids.
 pub(super) async fn write(
-    mut transaction: Transaction<'_, Postgres>,
+    db: &mut PgConnection,
     changes: &Changes<'_>,
     terms: &Terms<'_>,
 ) -> Result<(Vec<Claim>, HashMap<Uuid, SealedCard>), StoreError> {
@@ -63,13 +62,12 @@ pub(super) async fn write(
     add_reversals(&mut writes, &changes.reversals, times);
     outbox::add(&mut writes, &changes.facts);
     let cards = if changes.cards.is_empty() {
-        writes.execute(&mut *transaction).await?;
+        writes.execute(db).await?;
         HashMap::new()
     } else {
-        let rows = writes.returning("SELECT * FROM taken", &mut *transaction).await?;
+        let rows = writes.returning("SELECT * FROM taken", db).await?;
         rows.iter().map(card).collect::<Result<_, _>>()?
     };
-    transaction.commit().await?;
     Ok((made, cards))
 }
 
@@ -135,12 +133,11 @@ fn clear_cards(writes: &mut Writes, expired: &[Uuid]) {
     );
 }
 
-/// Payments whose status stays are held to their version, as the others are by the change of it.
+/// Payments that are claimed and not changed are held to their version, as the others are by the change of it.
 fn hold(writes: &mut Writes, changes: &Changes<'_>) {
-    let moves = |write: &&StatusWrite| write.to() != write.from;
-    let moved: HashSet<Uuid> = changes.statuses.iter().filter(moves).map(|write| write.payment).collect();
+    let changed: HashSet<Uuid> = changes.statuses.iter().map(|write| write.payment).collect();
     let held: Vec<&Seen> =
-        changes.claims.iter().map(|new| new.payment).filter(|payment| !moved.contains(&payment.id)).collect();
+        changes.claims.iter().map(|new| new.payment).filter(|payment| !changed.contains(&payment.id)).collect();
     if held.is_empty() {
         return;
     }

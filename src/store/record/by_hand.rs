@@ -4,7 +4,11 @@ use sqlx::{PgConnection, PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Change, load::Loaded, load::load, write};
+use super::{
+    Change,
+    load::{Asked, Loaded, load, lock},
+    write,
+};
 use crate::{
     contracts::OperationCompleted,
     payment::{
@@ -70,7 +74,8 @@ pub async fn settle_by_hand(pool: &PgPool, hand: &ByHand<'_>) -> Result<Settled,
             newest(&mut transaction, hand.payment, kind).await?
         }
     };
-    let loaded = load(&mut transaction, &[operation]).await?;
+    let may_pay = matches!(report, Report::Authorized { captured: true } | Report::Captured | Report::StaysCaptured);
+    let loaded = load(&mut transaction, &[Asked { operation, may_pay }]).await?;
     let known = loaded.get(&operation).ok_or_else(|| StoreError::Unreadable("the operation vanished".to_owned()))?;
     let said = said(known, report, hand.now);
     let decision = match judge(known, report, &said.result) {
@@ -78,9 +83,9 @@ pub async fn settle_by_hand(pool: &PgPool, hand: &ByHand<'_>) -> Result<Settled,
         Err(why) => return Ok(Settled::Refused(why)),
     };
     let by = Some((format!("{} by hand", hand.by), format!("{}: {}", hand.word.as_str(), hand.evidence)));
-    let mut changes = [Change { known, report: &said, decision, receipt: None, by }];
-    let announce = write(&mut transaction, &mut changes, hand.now, hand.now).await?;
-    let status = changes[0].to();
+    let change = Change { known, report: &said, decision, by };
+    let announce = write(&mut transaction, std::slice::from_ref(&change), hand.now, hand.now).await?;
+    let status = change.to();
     transaction.commit().await?;
     Ok(Settled::Done(status, announce))
 }
@@ -95,7 +100,8 @@ async fn read(transaction: &mut PgConnection, payment: Uuid) -> Result<Option<(U
     .fetch_optional(&mut *transaction)
     .await?;
     let Some(authorization) = authorization else { return Ok(None) };
-    let loaded = load(transaction, &[authorization]).await?;
+    lock(transaction, &[authorization]).await?;
+    let loaded = load(transaction, &[Asked { operation: authorization, may_pay: false }]).await?;
     let Some(known) = loaded.get(&authorization) else { return Ok(None) };
     let row = sqlx::query(
         "SELECT p.capture_at_once, r.id IS NOT NULL AS reversal, r.outcome

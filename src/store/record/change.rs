@@ -20,7 +20,6 @@ pub(super) struct Change<'a> {
     pub(super) known: &'a Loaded,
     pub(super) report: &'a OperationCompleted,
     pub(super) decision: Decision,
-    pub(super) receipt: Option<String>,
     /// The person who said so and the evidence, if it was one.
     pub(super) by: Option<(String, String)>,
 }
@@ -28,6 +27,16 @@ pub(super) struct Change<'a> {
 impl Change<'_> {
     pub(super) fn to(&self) -> Status {
         self.decision.steps.last().map_or(self.known.status, |(_, status)| *status)
+    }
+
+    /// Whether this is the capture that pays the bill.
+    pub(super) fn is_paid(&self) -> bool {
+        self.to() == Status::Captured && self.known.status != Status::Captured
+    }
+
+    /// Whether operations of its payment besides its own are settled or opened by it.
+    pub(super) const fn touches_other_operations(&self) -> bool {
+        self.decision.reverse || self.decision.authorization_ends.is_some()
     }
 
     pub(super) fn entered(&self) -> Option<(Status, f64)> {
@@ -90,7 +99,7 @@ impl Change<'_> {
             amount: self.known.amount,
             card: self.report.card.clone().or_else(|| self.known.card.clone()),
             decline_reason: write.learnt.decline_reason,
-            receipt_number: self.receipt.clone(),
+            receipt_number: self.known.receipt.clone().filter(|_| self.is_paid()),
             traceparent: self.known.traceparent.clone(),
         };
         facts::fact(of, SOURCE, now)

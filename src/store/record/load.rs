@@ -1,4 +1,4 @@
-//! What a batch of reports is about, locked and read.
+//! What a batch of reports is about.
 
 use std::collections::HashMap;
 
@@ -6,11 +6,12 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    payment::{Money, OperationKind, PaymentCode, Status, card::MaskedCard, ledger::Position},
+    contracts::OperationCompleted,
+    payment::{Money, OperationKind, Outcome, PaymentCode, Status, card::MaskedCard, ledger::Position},
     store::StoreError,
 };
 
-/// An operation with its payment and bill, locked.
+/// An operation with its payment and bill, as they were a moment ago.
 pub(super) struct Loaded {
     pub(super) operation: Uuid,
     pub(super) payment: Uuid,
@@ -27,45 +28,63 @@ pub(super) struct Loaded {
     pub(super) bill_awaits: bool,
     pub(super) position: Position,
     pub(super) reversal_exists: bool,
+    /// The number of its receipt, should this pay the bill.
+    pub(super) receipt: Option<String>,
     pub(super) card: Option<MaskedCard>,
     pub(super) traceparent: Option<String>,
     pub(super) age_s: f64,
 }
 
-/// Locks and loads what a batch of reports is about, by operation.
-pub(super) async fn load(
-    transaction: &mut PgConnection,
-    operations: &[Uuid],
-) -> Result<HashMap<Uuid, Loaded>, StoreError> {
-    lock(transaction, operations).await?;
+/// An operation that is asked for.
+pub(super) struct Asked {
+    pub(super) operation: Uuid,
+    /// Whether its report may pay the bill: then a receipt's number is taken.
+    pub(super) may_pay: bool,
+}
+
+impl Asked {
+    /// By its report.
+    pub(super) fn by(report: &OperationCompleted) -> Self {
+        let may_pay = match &report.result {
+            Outcome::Approved(approval) => approval.captured || report.kind == OperationKind::Capture,
+            Outcome::Challenged(_) | Outcome::Declined(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => false,
+        };
+        Self { operation: report.operation, may_pay }
+    }
+}
+
+/// Reads what a batch of reports is about, by operation.
+pub(super) async fn load(db: &mut PgConnection, asked: &[Asked]) -> Result<HashMap<Uuid, Loaded>, StoreError> {
     let rows = sqlx::query(
         "SELECT o.id AS operation, o.payment_id, o.kind, o.reference, o.acquirer, o.amount_minor, o.currency,
                 o.outcome, p.status, p.version, p.bill_code, p.card_number_masked, p.card_brand, p.traceparent,
                 b.agency, b.service, (b.status = 'open' OR b.paid_by IS NOT DISTINCT FROM p.id) AS bill_awaits,
                 l.held, l.captured,
                 EXISTS (SELECT FROM operation r WHERE r.payment_id = p.id AND r.kind = 'reverse') AS reversal_exists,
-                extract(epoch FROM now() - p.accepted_at)::float8 AS age_s
-         FROM operation o
+                extract(epoch FROM now() - p.accepted_at)::float8 AS age_s,
+                CASE WHEN n.may_pay THEN next_receipt_number() END AS receipt
+         FROM unnest($1::uuid[], $2::bool[]) AS n (id, may_pay)
+         JOIN operation o ON o.id = n.id
          JOIN payment p ON p.id = o.payment_id
          JOIN bill b ON b.code = p.bill_code
          CROSS JOIN LATERAL (
              SELECT count(*) FILTER (WHERE kind = 'hold') > count(*) FILTER (WHERE kind = 'release') AS held,
                     count(*) FILTER (WHERE kind = 'capture') > count(*) FILTER (WHERE kind = 'reversal') AS captured
-             FROM posting WHERE payment_id = p.id) l
-         WHERE o.id = ANY($1)",
+             FROM posting WHERE payment_id = p.id) l",
     )
-    .bind(operations)
-    .fetch_all(&mut *transaction)
+    .bind(asked.iter().map(|asked| asked.operation).collect::<Vec<_>>())
+    .bind(asked.iter().map(|asked| asked.may_pay).collect::<Vec<_>>())
+    .fetch_all(db)
     .await?;
     rows.iter().map(|row| Ok((row.try_get("operation")?, loaded(row)?))).collect()
 }
 
-/// Locks bills, then payments, each in one order. The bill is locked too, so that "paid by another channel" cannot slip
-/// in between this decision and its commit. No payment is looked at before all bills are counted, and so locked.
+/// Locks bills, then payments, each in one order, for who reads more than once before he writes. No payment is looked at
+/// before all bills are counted, and so locked.
 ///
 /// A statement of its own: what is read must be read *after* the wait for the locks. Within one statement PostgreSQL
 /// would see the locked rows as they are now, and everything joined to them as it was before the wait (manual, 13.2.1).
-async fn lock(transaction: &mut PgConnection, operations: &[Uuid]) -> Result<(), StoreError> {
+pub(super) async fn lock(transaction: &mut PgConnection, operations: &[Uuid]) -> Result<(), StoreError> {
     sqlx::query(
         "WITH bills AS MATERIALIZED (
              SELECT FROM unnest($1::uuid[]) AS n (id) JOIN operation o ON o.id = n.id
@@ -107,6 +126,7 @@ fn loaded(row: &PgRow) -> Result<Loaded, StoreError> {
             (false, false) => Position::Nothing,
         },
         reversal_exists: row.try_get("reversal_exists")?,
+        receipt: row.try_get("receipt")?,
         card: number.zip(brand).map(|(number, brand)| MaskedCard { number, brand }),
         traceparent: row.try_get("traceparent")?,
         age_s: row.try_get("age_s")?,
