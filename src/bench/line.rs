@@ -24,6 +24,10 @@ const TOLD: usize = 300;
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
     pub(super) key: HeaderValue,
+    /// The payer's address, as a proxy would tell it.
+    pub(super) address: HeaderValue,
+    /// The browser's cookie.
+    pub(super) cookie: HeaderValue,
     pub(super) body: Bytes,
 }
 
@@ -47,7 +51,7 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) fn new(address: &str) -> anyhow::Result<Self> {
-        let mut headers = HeaderMap::with_capacity(4);
+        let mut headers = HeaderMap::with_capacity(8);
         headers.insert(header::HOST, HeaderValue::from_str(address)?);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Self { address: address.parse().context("the intake's address")?, headers })
@@ -111,6 +115,8 @@ impl Line {
         *request.uri_mut() = Uri::from_static("/v1/payments");
         *request.headers_mut() = self.site.headers.clone();
         request.headers_mut().insert("idempotency-key", prepared.key.clone());
+        request.headers_mut().insert("x-forwarded-for", prepared.address.clone());
+        request.headers_mut().insert(header::COOKIE, prepared.cookie.clone());
         request
     }
 }

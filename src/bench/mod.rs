@@ -171,6 +171,8 @@ fn settings(options: &BenchOptions) -> Vec<(&'static str, String)> {
     let mut settings = vec![
         ("shutdown.drain_s", "30".to_owned()),
         ("intake.lookups_per_minute", "6000".to_owned()),
+        // Payers have addresses of their own, which a proxy would tell.
+        ("intake.trust_forwarded_for", "true".to_owned()),
         ("log.filter", "warn".to_owned()),
     ];
     if let Load::Concurrency(payers) = options.load {

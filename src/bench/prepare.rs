@@ -1,6 +1,6 @@
 //! What is offered: open bills, and a request with a sealed card for each, all made before the clock starts.
 
-use std::thread::available_parallelism;
+use std::{net::Ipv6Addr, thread::available_parallelism};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -84,9 +84,18 @@ impl Sealer {
             terms: self.set.config.terms_in_force(today).to_owned(),
             bill,
         };
-        let key = HeaderValue::from_str(&Uuid::new_v4().to_string())?;
-        Ok(Prepared { key, body: Bytes::from(serde_json::to_vec(&request)?) })
+        Ok(Prepared {
+            key: HeaderValue::from_str(&Uuid::new_v4().to_string())?,
+            address: HeaderValue::from_str(&address(number).to_string())?,
+            cookie: HeaderValue::from_str(&format!("tolom_device={}", Uuid::new_v4().simple()))?,
+            body: Bytes::from(serde_json::to_vec(&request)?),
+        })
     }
+}
+
+/// Payers sit in networks of their own: those of a documentation prefix (RFC 3849), a /64 each.
+fn address(number: usize) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, (number >> 16) as u16, number as u16, 0, 0, 0, 1)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use sqlx::{PgPool, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -40,72 +40,17 @@ pub struct Failures {
     pub count: u32,
     /// When the last one was.
     pub last: Option<OffsetDateTime>,
-    /// Different bills among the payments that were looked at.
-    pub bills: u32,
-    /// When the last of those payments was accepted.
-    pub latest: Option<OffsetDateTime>,
 }
 
 impl Failures {
-    pub(super) fn read(row: &PgRow) -> Result<Self, StoreError> {
-        let number = |column| Ok::<_, StoreError>(u32::try_from(row.try_get::<i64, _>(column)?).unwrap_or(u32::MAX));
-        Ok(Self {
-            count: number("failures")?,
-            last: row.try_get("last")?,
-            bills: number("bills")?,
-            latest: row.try_get("latest")?,
-        })
+    /// From columns for how many there were and when the last one was.
+    pub(super) fn read(row: &PgRow, count: &str, last: &str) -> Result<Self, StoreError> {
+        Ok(Self { count: read_count(row, count)?, last: row.try_get(last)? })
     }
 }
 
-/// Failures of a batch, by what they are counted by.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) addresses: HashMap<KeyedHash, Failures>,
-    pub(super) devices: HashMap<KeyedHash, Failures>,
-}
-
-/// Counts the failures of these addresses and devices, each of which is there once, in one statement.
-pub(super) async fn count(
-    db: &mut PgConnection,
-    addresses: &[KeyedHash],
-    devices: &[KeyedHash],
-    limits: &config::Limits,
-    now: OffsetDateTime,
-) -> Result<Counts, StoreError> {
-    let rows = sqlx::query(
-        "SELECT true AS is_address, n.hash, f.* FROM unnest($1::bytea[]) AS n (hash)
-         CROSS JOIN LATERAL (
-             SELECT count(*) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($5)) AS failures,
-                    max(p.updated_at) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($5)) AS last,
-                    0::bigint AS bills, NULL::timestamptz AS latest
-             FROM (SELECT payment_id FROM payment_origin WHERE address = n.hash AND at > $3
-                   ORDER BY at DESC LIMIT $6) o
-             JOIN payment p ON p.id = o.payment_id) f
-         UNION ALL
-         SELECT false, n.hash, f.* FROM unnest($2::bytea[]) AS n (hash)
-         CROSS JOIN LATERAL (
-             SELECT count(*) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($5)),
-                    max(p.updated_at) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($5)),
-                    count(DISTINCT p.bill_code), max(o.at)
-             FROM (SELECT payment_id, at FROM payment_origin WHERE device = n.hash AND at > $4
-                   ORDER BY at DESC LIMIT $6) o
-             JOIN payment p ON p.id = o.payment_id) f",
-    )
-    .bind(slices(addresses))
-    .bind(slices(devices))
-    .bind(now - limits.address.window())
-    .bind(now - limits.device.window())
-    .bind(not_counted())
-    .bind(i64::from(MOST_COUNTED))
-    .fetch_all(db)
-    .await?;
-    let mut counts = Counts::default();
-    for row in &rows {
-        let counted = if row.try_get("is_address")? { &mut counts.addresses } else { &mut counts.devices };
-        counted.insert(read_hash(row, "hash")?, Failures::read(row)?);
-    }
-    Ok(counts)
+pub(super) fn read_count(row: &PgRow, column: &str) -> Result<u32, StoreError> {
+    Ok(u32::try_from(row.try_get::<i64, _>(column)?).unwrap_or(u32::MAX))
 }
 
 fn read_hash(row: &PgRow, column: &str) -> Result<KeyedHash, StoreError> {
@@ -128,8 +73,7 @@ pub async fn use_cards(
          SELECT c.card, f.* FROM (SELECT DISTINCT card FROM n) c
          CROSS JOIN LATERAL (
              SELECT count(*) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($5)) AS failures,
-                    max(p.updated_at) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($5)) AS last,
-                    0::bigint AS bills, NULL::timestamptz AS latest
+                    max(p.updated_at) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($5)) AS last
              FROM (SELECT payment_id FROM card_use WHERE card = c.card AND at > $4 ORDER BY at DESC LIMIT $6) u
              JOIN payment p ON p.id = u.payment_id) f",
     )
@@ -141,7 +85,7 @@ pub async fn use_cards(
     .bind(i64::from(MOST_COUNTED))
     .fetch_all(pool)
     .await?;
-    rows.iter().map(|row| Ok((read_hash(row, "card")?, Failures::read(row)?))).collect()
+    rows.iter().map(|row| Ok((read_hash(row, "card")?, Failures::read(row, "failures", "last")?))).collect()
 }
 
 /// The key of the hashes of addresses and cookies.
@@ -210,10 +154,6 @@ pub async fn shut(pool: &PgPool, limits: &config::Limits, now: OffsetDateTime) -
         }
     }
     Ok(shut)
-}
-
-fn slices(hashes: &[KeyedHash]) -> Vec<&[u8]> {
-    hashes.iter().map(|hash| &hash[..]).collect()
 }
 
 pub(super) fn not_counted() -> Vec<&'static str> {

@@ -5,11 +5,7 @@ use std::collections::HashSet;
 use sqlx::PgConnection;
 
 use super::{Acceptance, NewPayment, Terms, judge::judge, known::known, write::write};
-use crate::store::{
-    StoreError,
-    limits::{self, Counts, KeyedHash},
-    outbox::OutboxRow,
-};
+use crate::store::{StoreError, outbox::OutboxRow};
 
 /// How often what bears on a batch is read anew.
 const ROUNDS: usize = 4;
@@ -77,24 +73,11 @@ impl Attempt {
     ) -> Result<(), StoreError> {
         let asked: Vec<&NewPayment> = which.iter().map(|index| members[*index]).collect();
         let known = known(db, &asked, terms.limits, terms.now).await?;
-        let counts = count(db, terms, &asked).await?;
         for ((index, member), known) in which.iter().zip(asked).zip(&known) {
-            self.fates[*index] = judge(member, known, &counts, terms.limits, terms.now);
+            self.fates[*index] = judge(member, known, terms.limits, terms.now);
         }
         Ok(())
     }
-}
-
-/// Counts the failures of the members' addresses and devices: only payers of the public site have any.
-async fn count(db: &mut PgConnection, terms: &Terms<'_>, members: &[&NewPayment]) -> Result<Counts, StoreError> {
-    let origins = || members.iter().filter_map(|member| member.origin.as_ref());
-    let addresses: HashSet<KeyedHash> = origins().map(|origin| origin.address).collect();
-    let devices: HashSet<KeyedHash> = origins().filter_map(|origin| origin.device).collect();
-    if addresses.is_empty() {
-        return Ok(Counts::default());
-    }
-    let (addresses, devices) = (Vec::from_iter(addresses), Vec::from_iter(devices));
-    limits::count(db, &addresses, &devices, terms.limits, terms.now).await
 }
 
 /// Of those that ask for the same bill, or with the same foreign message or id, the first one: the others are told by what

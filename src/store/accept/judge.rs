@@ -15,14 +15,13 @@ use crate::{
         BillStatus, Money,
         limits::{By, Velocity, wait_s},
     },
-    store::limits::{Counts, Failures, Origin},
+    store::limits::Failures,
 };
 
 /// What comes of a request; `None` if nothing stands in its way.
 pub(super) fn judge(
     member: &NewPayment,
     known: &Known,
-    counts: &Counts,
     limits: &config::Limits,
     now: OffsetDateTime,
 ) -> Option<Acceptance> {
@@ -34,7 +33,7 @@ pub(super) fn judge(
             Some(bill) => judge_bill(bill, member.amount, now),
             None => Some(Refusal::BillUnknown),
         })
-        .or_else(|| must_wait(member, &known.failures, counts, limits, now))
+        .or_else(|| must_wait(known, limits, now))
         .or_else(|| judge_card(member, known, now));
     match refusal {
         Some(refusal) => Some(Acceptance::Refused(refusal)),
@@ -99,26 +98,18 @@ fn judge_card(member: &NewPayment, known: &Known, now: OffsetDateTime) -> Option
 
 /// Refuses those whose bill, device or address has failed too often: of all that they have to wait for, what lasts
 /// longest.
-fn must_wait(
-    member: &NewPayment,
-    of_bill: &Failures,
-    counts: &Counts,
-    limits: &config::Limits,
-    now: OffsetDateTime,
-) -> Option<Refusal> {
-    let failed = |rule: &Velocity, failures: Option<&Failures>| {
-        failures.and_then(|failures| rule.shut_until(failures.count, failures.last?, now))
-    };
-    let mut waits = vec![(By::Bill, failed(&limits.bill, Some(of_bill)))];
-    if let Some(Origin { address, device, .. }) = &member.origin {
-        let device = device.as_ref().and_then(|device| counts.devices.get(device));
-        let many_bills = device.and_then(|seen| {
-            let over = seen.bills.checked_sub(limits.device_bills)?;
-            limits.device.shut_until(limits.device.free.saturating_add(over), seen.latest?, now)
-        });
-        waits.push((By::Device, failed(&limits.device, device).max(many_bills)));
-        waits.push((By::Address, failed(&limits.address, counts.addresses.get(address))));
-    }
+fn must_wait(known: &Known, limits: &config::Limits, now: OffsetDateTime) -> Option<Refusal> {
+    let failed = |rule: &Velocity, failures: Failures| rule.shut_until(failures.count, failures.last?, now);
+    let seen = known.of_device;
+    let many_bills = seen
+        .bills
+        .checked_sub(limits.device_bills)
+        .and_then(|over| limits.device.shut_until(limits.device.free.saturating_add(over), seen.latest?, now));
+    let waits = [
+        (By::Bill, failed(&limits.bill, known.of_bill)),
+        (By::Device, failed(&limits.device, seen.failures).max(many_bills)),
+        (By::Address, failed(&limits.address, known.of_address)),
+    ];
     let longest = waits.into_iter().filter_map(|(by, until)| Some((by, until?))).max_by_key(|(_, until)| *until);
     longest.map(|(by, until)| Refusal::TooManyAttempts { by, wait_s: wait_s(until, now) })
 }
@@ -133,8 +124,12 @@ mod tests {
         contracts::Payer,
         payment::Currency,
         store::{
-            accept::{Idempotency, known::UsedKey},
+            accept::{
+                Idempotency,
+                known::{Device, UsedKey},
+            },
             cards::NewCard,
+            limits::Origin,
         },
     };
 
@@ -178,7 +173,7 @@ mod tests {
     }
 
     fn fate(member: &NewPayment, known: &Known) -> Option<Acceptance> {
-        judge(member, known, &Counts::default(), &config::Config::defaults().limits, NOW)
+        judge(member, known, &config::Config::defaults().limits, NOW)
     }
 
     fn refused(member: &NewPayment, known: &Known) -> Refusal {
@@ -264,20 +259,16 @@ mod tests {
     #[test]
     fn of_all_that_it_has_to_wait_for_the_longest_is_told() {
         let limits = config::Config::defaults().limits;
-        let failures = |count, ago_s| Failures {
-            count,
-            last: Some(NOW - Duration::seconds(ago_s)),
-            latest: Some(NOW),
-            ..Failures::default()
-        };
-        let mut counts = Counts::default();
-        counts.addresses.insert([1; 32], failures(limits.address.free + 20, 0));
-        let known = Known { failures: failures(limits.bill.free, 1), ..known() };
-        let waits = |counts: &Counts| match judge(&request(), &known, counts, &limits, NOW) {
+        let failures = |count, ago_s| Failures { count, last: Some(NOW - Duration::seconds(ago_s)) };
+        let waits = |known: &Known| match judge(&request(), known, &limits, NOW) {
             Some(Acceptance::Refused(Refusal::TooManyAttempts { by, .. })) => by,
             other => panic!("{other:?}"),
         };
-        assert_eq!(waits(&Counts::default()), By::Bill);
-        assert_eq!(waits(&counts), By::Address);
+        let known = Known { of_bill: failures(limits.bill.free, 1), ..known() };
+        assert_eq!(waits(&known), By::Bill);
+        let known = Known { of_address: failures(limits.address.free + 20, 0), ..known };
+        assert_eq!(waits(&known), By::Address);
+        let many = Device { bills: limits.device_bills + 30, latest: Some(NOW), ..Device::default() };
+        assert_eq!(waits(&Known { of_device: many, ..known }), By::Device);
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     payment::{BillStatus, Money, limits::MOST_COUNTED},
     store::{
         StoreError, cards, keys,
-        limits::{Failures, not_counted},
+        limits::{Failures, not_counted, read_count},
         read_money, read_word,
     },
 };
@@ -27,7 +27,11 @@ pub(super) struct Known {
     /// Its bill.
     pub(super) bill: Option<Bill>,
     /// How often payments of the bill were declined lately.
-    pub(super) failures: Failures,
+    pub(super) of_bill: Failures,
+    /// And those from its address, if it is one of a payer.
+    pub(super) of_address: Failures,
+    /// What its payer's browser did lately.
+    pub(super) of_device: Device,
     /// Another payment of the bill is live.
     pub(super) is_live: bool,
     /// When the key of an inline card is destroyed, if cards sealed with it are taken.
@@ -46,6 +50,17 @@ pub(super) struct UsedKey {
     pub(super) answer: String,
 }
 
+/// What a browser did lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Device {
+    /// How often its payments were declined.
+    pub(super) failures: Failures,
+    /// For how many bills it has tried to pay.
+    pub(super) bills: u32,
+    /// When its last payment was accepted.
+    pub(super) latest: Option<OffsetDateTime>,
+}
+
 /// A bill as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bill {
@@ -54,14 +69,17 @@ pub(super) struct Bill {
     pub(super) valid_until: OffsetDateTime,
 }
 
-/// Each join finds one row or none: a row for each member.
+/// Each join finds one row or none: a row for each member. What came from an address or a browser is counted over its
+/// latest payments, as many as decide.
 const READ: &str =
     "SELECT n.place - 1 AS place, k.fingerprint, k.payment_id AS key_payment, k.answer, e.id AS of_event,
         i.id IS NOT NULL AS id_taken, b.status, b.amount_minor, b.currency, b.valid_until, f.failures, f.last,
-        0::bigint AS bills, NULL::timestamptz AS latest, l.id IS NOT NULL AS is_live, s.destroy_at AS key_ends,
-        u.id IS NOT NULL AS card_used
-    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::uuid[])
-         WITH ORDINALITY AS n (caller, key, source, event, id, bill, kid, card, place)
+        l.id IS NOT NULL AS is_live, s.destroy_at AS key_ends, u.id IS NOT NULL AS card_used,
+        a.failures AS address_failures, a.last AS address_last, d.failures AS device_failures, d.last AS device_last,
+        d.bills, d.latest
+    FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::uuid[],
+                $13::bytea[], $14::bytea[])
+         WITH ORDINALITY AS n (caller, key, source, event, id, bill, kid, card, address, device, place)
     LEFT JOIN idempotency_key k ON k.caller = n.caller AND k.key = n.key
     LEFT JOIN payment e ON e.event_source = n.source AND e.event_id = n.event
     LEFT JOIN payment i ON i.id = n.id
@@ -71,7 +89,20 @@ const READ: &str =
     LEFT JOIN payment u ON u.card_id = n.card AND u.card_id <> u.id
     CROSS JOIN LATERAL (SELECT count(*) AS failures, max(updated_at) AS last FROM (
         SELECT updated_at FROM payment WHERE bill_code = n.bill AND status = 'declined'
-            AND decline_reason <> ALL ($11) AND updated_at > $10 ORDER BY updated_at DESC LIMIT $12) d) f";
+            AND decline_reason <> ALL ($11) AND updated_at > $10 ORDER BY updated_at DESC LIMIT $12) d) f
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($11)) AS failures,
+               max(p.updated_at) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($11)) AS last
+        FROM (SELECT payment_id FROM payment_origin WHERE address = n.address AND at > $15
+              ORDER BY at DESC LIMIT $12) o
+        JOIN payment p ON p.id = o.payment_id) a
+    CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($11)) AS failures,
+               max(p.updated_at) FILTER (WHERE p.status = 'declined' AND p.decline_reason <> ALL ($11)) AS last,
+               count(DISTINCT p.bill_code) AS bills, max(o.at) AS latest
+        FROM (SELECT payment_id, at FROM payment_origin WHERE device = n.device AND at > $16
+              ORDER BY at DESC LIMIT $12) o
+        JOIN payment p ON p.id = o.payment_id) d";
 
 /// Reads what bears on these requests, in their order.
 pub(super) async fn known(
@@ -82,6 +113,7 @@ pub(super) async fn known(
 ) -> Result<Vec<Known>, StoreError> {
     let each = || members.iter();
     let events = || each().map(|member| member.event.as_ref());
+    let origins = || each().map(|member| member.origin.as_ref());
     let card = || {
         each().map(|member| match &member.card {
             CardSource::Inline(card) => (Some(card.kid.as_str()), None),
@@ -101,6 +133,10 @@ pub(super) async fn known(
         .bind(now - limits.bill.window())
         .bind(not_counted())
         .bind(i64::from(MOST_COUNTED))
+        .bind(origins().map(|origin| Some(&origin?.address[..])).collect::<Vec<_>>())
+        .bind(origins().map(|origin| Some(&origin?.device.as_ref()?[..])).collect::<Vec<_>>())
+        .bind(now - limits.address.window())
+        .bind(now - limits.device.window())
         .fetch_all(&mut *db)
         .await?;
     let mut all = vec![Known::default(); members.len()];
@@ -137,7 +173,13 @@ fn read(row: &PgRow) -> Result<Known, StoreError> {
         of_event: row.try_get("of_event")?,
         id_taken: row.try_get("id_taken")?,
         bill,
-        failures: Failures::read(row)?,
+        of_bill: Failures::read(row, "failures", "last")?,
+        of_address: Failures::read(row, "address_failures", "address_last")?,
+        of_device: Device {
+            failures: Failures::read(row, "device_failures", "device_last")?,
+            bills: read_count(row, "bills")?,
+            latest: row.try_get("latest")?,
+        },
         is_live: row.try_get("is_live")?,
         key_ends: row.try_get("key_ends")?,
         stored: None,
