@@ -24,7 +24,7 @@ use crate::{
     config::Config,
     intake::{self, Intake},
     relay::Relay,
-    store,
+    store::{self, sessions::Sessions},
     supervision::Supervisor,
     worker::Context,
     workers::{self, Role},
@@ -77,6 +77,7 @@ impl App {
         let context = Context {
             config: Arc::clone(&config),
             pool: pool.clone(),
+            sessions: Sessions::new(pool.clone()),
             broker: broker.clone(),
             publisher,
             relay,

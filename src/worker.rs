@@ -23,6 +23,7 @@ use crate::{
     store::{
         StoreError,
         operations::{Claim, Terms},
+        sessions::Sessions,
     },
     supervision::Supervisor,
 };
@@ -56,6 +57,8 @@ pub struct Context {
     pub config: Arc<Config>,
     /// PostgreSQL.
     pub pool: PgPool,
+    /// Its sessions for what comes batch after batch.
+    pub sessions: Sessions,
     /// RabbitMQ.
     pub broker: Broker,
     /// Publishes commands.

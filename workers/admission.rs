@@ -39,7 +39,7 @@ pub(super) async fn admit(context: &Context, event: &Event<PaymentRequested>) ->
     }
     let payment = new_payment(context, event, request);
     let accepted = context
-        .until_available(|| accept(&context.pool, now, &context.config.limits, std::slice::from_ref(&payment)))
+        .until_available(|| accept(&context.sessions, now, &context.config.limits, std::slice::from_ref(&payment)))
         .await;
     let result = match accepted {
         None => return Admission::Stopped,

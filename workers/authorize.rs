@@ -182,7 +182,7 @@ impl Authorize {
     async fn claim(&self, payments: Vec<Uuid>) -> Option<HashMap<Uuid, Result<Claimed, String>>> {
         let context = &self.context;
         let claim = |part: Vec<Uuid>| async move {
-            let (claimed, facts) = operations::claim_authorizations(&context.pool, &part, &context.terms()).await?;
+            let (claimed, facts) = operations::claim_authorizations(&context.sessions, &part, &context.terms()).await?;
             context.relay.announce(facts);
             Ok(claimed)
         };
@@ -209,7 +209,7 @@ impl Authorize {
     async fn complete_now(&self, returns: Vec<(Message, Uuid)>, turn: Option<Turn>) {
         let context = &self.context;
         let claim = |part: Vec<Uuid>| async move {
-            operations::claim_completions(&context.pool, &part, &context.terms()).await
+            operations::claim_completions(&context.sessions, &part, &context.terms()).await
         };
         let payments = returns.iter().map(|(_, payment)| *payment).collect();
         let Some(mut claims) = context.each(payments, claim).await else {

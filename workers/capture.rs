@@ -83,8 +83,9 @@ impl Handler for Capture {
 impl Capture {
     async fn capture_now(&self, facts: Vec<(Message, Uuid)>, turn: Option<Turn>) {
         let context = &self.context;
-        let claim =
-            |part: Vec<Uuid>| async move { operations::claim_captures(&context.pool, &part, &context.terms()).await };
+        let claim = |part: Vec<Uuid>| async move {
+            operations::claim_captures(&context.sessions, &part, &context.terms()).await
+        };
         let payments = facts.iter().map(|(_, payment)| *payment).collect();
         let Some(mut claims) = context.each(payments, claim).await else {
             return facts.into_iter().for_each(|(message, _)| message.leave());

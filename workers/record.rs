@@ -74,7 +74,7 @@ impl Record {
         let (messages, reports): (Vec<_>, Vec<_>) = part.into_iter().unzip();
         let context = &self.context;
         let recorded = context
-            .until_available(|| record(&context.pool, &reports, context.clock.now(), context.unknown_until()))
+            .until_available(|| record(&context.sessions, &reports, context.clock.now(), context.unknown_until()))
             .await;
         let part = messages.into_iter().zip(reports);
         match recorded {

@@ -7,7 +7,6 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use sqlx::PgPool;
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     time::Instant,
@@ -22,7 +21,10 @@ use crate::{
     clock::Clock,
     config::Config,
     relay::Relay,
-    store::accept::{Acceptance, NewPayment, Refusal, accept},
+    store::{
+        accept::{Acceptance, NewPayment, Refusal, accept},
+        sessions::Sessions,
+    },
     supervision::Supervisor,
 };
 
@@ -51,7 +53,7 @@ pub(super) struct Batcher {
 impl Batcher {
     /// Starts the tasks. At most `capacity` requests wait.
     pub(super) fn start(
-        pool: PgPool,
+        sessions: Sessions,
         config: Arc<Config>,
         clock: Clock,
         relay: Relay,
@@ -63,7 +65,7 @@ impl Batcher {
         let taken = Arc::new(Mutex::new(taken));
         for _ in 0..TASKS {
             let worker = Worker {
-                pool: pool.clone(),
+                sessions: sessions.clone(),
                 config: Arc::clone(&config),
                 clock: clock.clone(),
                 relay: relay.clone(),
@@ -96,7 +98,7 @@ impl Batcher {
 }
 
 struct Worker {
-    pool: PgPool,
+    sessions: Sessions,
     config: Arc<Config>,
     clock: Clock,
     relay: Relay,
@@ -135,7 +137,7 @@ impl Worker {
         let (requests, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|waiting| (waiting.request, waiting.answer)).unzip();
         // A panic must cost one batch, not the task that takes from the queue.
-        let accepting = accept(&self.pool, self.clock.now(), &self.config.limits, &requests);
+        let accepting = accept(&self.sessions, self.clock.now(), &self.config.limits, &requests);
         let results = match self.supervisor.attempt("intake batches", accepting).await {
             Some(Ok(accepted)) => {
                 self.relay.announce(accepted.outbox);

@@ -37,7 +37,12 @@ pub use server::serve;
 pub use site::{Documents, MissingDocument};
 
 use crate::{
-    clock::Clock, config::Config, live::LiveFeed, relay::Relay, store::limits::KeyedHash, supervision::Supervisor,
+    clock::Clock,
+    config::Config,
+    live::LiveFeed,
+    relay::Relay,
+    store::{limits::KeyedHash, sessions::Sessions},
+    supervision::Supervisor,
 };
 
 /// What every handler shares.
@@ -87,7 +92,7 @@ impl Intake {
         let most = config.intake.max_in_flight.max(1);
         Self(Arc::new(Shared {
             batcher: batcher::Batcher::start(
-                pool.clone(),
+                Sessions::new(pool.clone()),
                 Arc::clone(&config),
                 clock.clone(),
                 relay.clone(),

@@ -12,12 +12,11 @@ mod write;
 use std::collections::HashMap;
 
 use futures::StreamExt;
-use sqlx::PgPool;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use self::refusal::Refusal;
-use super::{StoreError, cards::NewCard, limits::Origin, outbox::OutboxRow};
+use super::{StoreError, cards::NewCard, limits::Origin, outbox::OutboxRow, sessions::Sessions};
 use crate::{
     config,
     contracts::Payer,
@@ -111,12 +110,12 @@ pub struct Accepted {
 /// refuses), the members are tried alone, so none fails its neighbours. An error means that no member was tried alone yet,
 /// and the database is away.
 pub async fn accept(
-    pool: &PgPool,
+    sessions: &Sessions,
     now: OffsetDateTime,
     limits: &config::Limits,
     requests: &[NewPayment],
 ) -> Result<Accepted, StoreError> {
-    let terms = &Terms { pool, now, limits };
+    let terms = &Terms { sessions, now, limits };
     let mut results: Vec<Option<Acceptance>> = vec![None; requests.len()];
     let mut outbox = Vec::new();
     let (mut round, followers) = leaders_and_followers(requests);
@@ -191,7 +190,7 @@ fn fingerprint(request: &NewPayment) -> Option<&[u8; 32]> {
 
 /// What every attempt of one call goes by.
 struct Terms<'a> {
-    pool: &'a PgPool,
+    sessions: &'a Sessions,
     now: OffsetDateTime,
     limits: &'a config::Limits,
 }

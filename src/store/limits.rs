@@ -10,7 +10,7 @@ use sqlx::{PgPool, Row, postgres::PgRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{StoreError, sessions::Sessions};
 use crate::{
     config,
     payment::{
@@ -61,11 +61,12 @@ fn read_hash(row: &PgRow, column: &str) -> Result<KeyedHash, StoreError> {
 /// Remembers with which card each of these payments is about to be authorized, and counts the failures of each card, in
 /// one statement. Nothing of it is logged by the database, so that no call to an acquirer waits for a disk.
 pub async fn use_cards(
-    pool: &PgPool,
+    sessions: &Sessions,
     uses: &[(Uuid, KeyedHash)],
     limits: &config::Limits,
     now: OffsetDateTime,
 ) -> Result<HashMap<KeyedHash, Failures>, StoreError> {
+    let mut db = sessions.take().await?;
     let rows = sqlx::query(
         "WITH n AS (SELECT * FROM unnest($1::uuid[], $2::bytea[]) AS n (payment_id, card)),
               kept AS (INSERT INTO card_use (payment_id, card, at) SELECT payment_id, card, $3 FROM n
@@ -83,8 +84,9 @@ pub async fn use_cards(
     .bind(now - limits.card.window())
     .bind(not_counted())
     .bind(i64::from(MOST_COUNTED))
-    .fetch_all(pool)
+    .fetch_all(&mut *db)
     .await?;
+    db.give_back();
     rows.iter().map(|row| Ok((read_hash(row, "card")?, Failures::read(row, "failures", "last")?))).collect()
 }
 

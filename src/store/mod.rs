@@ -24,6 +24,7 @@ pub mod request;
 pub mod resolve;
 pub mod revive;
 pub mod scratch;
+pub mod sessions;
 pub mod status;
 pub mod verify;
 mod writes;

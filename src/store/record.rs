@@ -10,7 +10,7 @@ mod load;
 
 use std::collections::HashSet;
 
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
@@ -23,6 +23,7 @@ use super::{
     StoreError,
     operations::open_reversals,
     outbox::{self, OutboxRow},
+    sessions::Sessions,
     status::{self, StatusWrite},
     writes::{Writes, until_won},
 };
@@ -64,21 +65,21 @@ pub struct Batch {
 ///
 /// `unknown_until` is when `resolve` takes its first look at what is unknown.
 pub async fn record(
-    pool: &PgPool,
+    sessions: &Sessions,
     reports: &[OperationCompleted],
     now: OffsetDateTime,
     unknown_until: OffsetDateTime,
 ) -> Result<Batch, StoreError> {
-    until_won(|_| attempt(pool, reports, now, unknown_until)).await
+    until_won(|_| attempt(sessions, reports, now, unknown_until)).await
 }
 
 async fn attempt(
-    pool: &PgPool,
+    sessions: &Sessions,
     reports: &[OperationCompleted],
     now: OffsetDateTime,
     unknown_until: OffsetDateTime,
 ) -> Result<Batch, StoreError> {
-    let mut db = pool.acquire().await?;
+    let mut db = sessions.take().await?;
     let asked: Vec<Asked> = reports.iter().map(Asked::by).collect();
     let loaded = load(&mut db, &asked).await?;
     let mut batch = Batch::default();
@@ -105,6 +106,7 @@ async fn attempt(
         batch.announce = write(&mut db, &changes, now, unknown_until).await?;
         batch.entered = changes.iter().filter_map(Change::entered).collect();
     }
+    db.give_back();
     Ok(batch)
 }
 

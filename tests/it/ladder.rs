@@ -11,7 +11,10 @@ use tolom::{
     config::CaptureMode,
     payer::Payer,
     simulator,
-    store::operations::{Claimed, Terms, claim_captures},
+    store::{
+        operations::{Claimed, Terms, claim_captures},
+        sessions::Sessions,
+    },
     workers::{self, Role},
 };
 use uuid::Uuid;
@@ -92,7 +95,7 @@ async fn a_capture_that_never_arrived_is_not_sent_for_a_bill_that_was_paid_elsew
     world.wait_until("SELECT count(*) FROM payment WHERE status = 'authorized'", 1).await;
     // A capture worker claims and dies before it sends.
     let terms = Terms { owner: "dead", clock: &world.clock, send_within: Duration::ZERO, lease: Duration::ZERO };
-    let claims = claim_captures(&world.pool, &[id], &terms).await.unwrap();
+    let claims = claim_captures(&Sessions::new(world.pool.clone()), &[id], &terms).await.unwrap();
     assert!(matches!(claims[0].1, Claimed::Capture(_)));
     paid_elsewhere(&world).await;
     world.stop().await;

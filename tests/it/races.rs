@@ -18,6 +18,7 @@ use tolom::{
         },
         record::{Batch, record},
         resolve,
+        sessions::Sessions,
     },
 };
 use uuid::Uuid;
@@ -40,7 +41,8 @@ async fn one_accepted() -> (World, Uuid) {
 }
 
 async fn claimed_with_card(world: &World, payment: Uuid) -> (Claim, SealedCard) {
-    let (mut claims, _) = claim_authorizations(&world.pool, &[payment], &terms(world)).await.unwrap();
+    let (mut claims, _) =
+        claim_authorizations(&Sessions::new(world.pool.clone()), &[payment], &terms(world)).await.unwrap();
     let Some((_, Claimed::Authorize(claim, card))) = claims.pop() else { panic!("claimed") };
     (claim, card)
 }
@@ -84,6 +86,7 @@ async fn record_late(
     report: &OperationCompleted,
     meanwhile: impl AsyncFnOnce(&mut PgConnection),
 ) -> Batch {
+    let sessions = Sessions::new(world.pool.clone());
     let mut rival = world.pool.begin().await.unwrap();
     sqlx::query("SELECT FROM bill FOR UPDATE").execute(&mut *rival).await.unwrap();
     let now = world.clock.now();
@@ -92,7 +95,7 @@ async fn record_late(
         meanwhile(&mut rival).await;
         rival.commit().await.unwrap();
     };
-    let (batch, ()) = futures::join!(record(&world.pool, std::slice::from_ref(report), now, now), meanwhile);
+    let (batch, ()) = futures::join!(record(&sessions, std::slice::from_ref(report), now, now), meanwhile);
     batch.unwrap()
 }
 
@@ -106,7 +109,8 @@ async fn a_released_authorization_is_claimed_anew_by_one_worker_and_the_others_d
     let (world, payment) = one_accepted().await;
     for _ in 0..10 {
         let claims = join_all((0..6).map(async |_| {
-            let (claims, facts) = claim_authorizations(&world.pool, &[payment], &terms(&world)).await.unwrap();
+            let (claims, facts) =
+                claim_authorizations(&Sessions::new(world.pool.clone()), &[payment], &terms(&world)).await.unwrap();
             assert!(facts.is_empty(), "nobody fails it");
             claims
         }))
@@ -133,12 +137,13 @@ async fn one_outcome_in_several_hands_is_recorded_once_and_absorbed_by_the_other
     let claim = claimed(&world, payment).await;
     let report = report(&claim, approval(&world, &claim, false));
     let now = world.clock.now();
-    let recorded = join_all((0..6).map(|_| record(&world.pool, std::slice::from_ref(&report), now, now))).await;
+    let sessions = Sessions::new(world.pool.clone());
+    let recorded = join_all((0..6).map(|_| record(&sessions, std::slice::from_ref(&report), now, now))).await;
     let announced: usize = recorded.into_iter().map(|batch| batch.unwrap().announce.len()).sum();
     assert_eq!(announced, 1, "the fact is announced once");
     assert_eq!(world.count("SELECT count(*) FROM posting").await, 1);
     let (terms, payments) = (terms(&world), [payment]);
-    let claims = join_all((0..6).map(|_| claim_captures(&world.pool, &payments, &terms))).await;
+    let claims = join_all((0..6).map(|_| claim_captures(&sessions, &payments, &terms))).await;
     let captures =
         claims.into_iter().flat_map(Result::unwrap).filter(|(_, claimed)| matches!(claimed, Claimed::Capture(_)));
     assert_eq!(captures.count(), 1);
@@ -218,10 +223,12 @@ async fn news_that_a_dead_payment_absorbs_moves_its_version() {
     let claim = claimed(&world, payment).await;
     let now = world.clock.now();
     let declined = Outcome::Declined(Decline { reason: DeclineReason::InsufficientFunds, code: None });
-    record(&world.pool, &[report(&claim, declined)], now, now).await.unwrap();
+    record(&Sessions::new(world.pool.clone()), &[report(&claim, declined)], now, now).await.unwrap();
     let version = "SELECT version::bigint FROM payment WHERE status = 'declined'";
     let before = world.count(version).await;
-    record(&world.pool, &[report(&claim, approval(&world, &claim, true))], now, now).await.unwrap();
+    record(&Sessions::new(world.pool.clone()), &[report(&claim, approval(&world, &claim, true))], now, now)
+        .await
+        .unwrap();
     assert!(world.count(version).await > before, "who has read it before has to read it anew");
     assert_eq!(world.count("SELECT count(*) FROM operation WHERE kind = 'reverse'").await, 1);
     end(world).await;

@@ -79,9 +79,9 @@ impl Cards {
         if uses.is_empty() {
             return;
         }
-        let (pool, limits) = (&self.context.pool, &self.context.config.limits);
+        let (sessions, limits) = (&self.context.sessions, &self.context.config.limits);
         let now = self.context.clock.now();
-        let counted = tokio::time::timeout(WITHIN, limits::use_cards(pool, &uses, limits, now)).await;
+        let counted = tokio::time::timeout(WITHIN, limits::use_cards(sessions, &uses, limits, now)).await;
         let failures = match counted.unwrap_or(Err(StoreError::TimedOut)) {
             Ok(failures) => failures,
             Err(error) => {

@@ -49,14 +49,16 @@ impl Attempt {
         which: &[usize],
         wait: bool,
     ) -> Result<Vec<usize>, StoreError> {
-        let mut db = terms.pool.acquire().await?;
+        let mut db = terms.sessions.take().await?;
         self.judge(&mut db, terms, members, which).await?;
         let first = first_of_each(members, which.iter().copied().filter(|index| self.fates[*index].is_none()));
         if first.is_empty() {
+            db.give_back();
             return Ok(Vec::new());
         }
         let chosen: Vec<&NewPayment> = first.iter().map(|index| members[*index]).collect();
         let (accepted, outbox) = write(&mut db, &chosen, terms.now, wait).await?;
+        db.give_back();
         self.outbox.extend(outbox);
         let is_written = |index: &usize| accepted.contains(&members[*index].id);
         first.iter().copied().filter(is_written).for_each(|index| self.fates[index] = Some(Acceptance::New));

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use sqlx::{Acquire, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     payment::{Event, OperationKind, Status},
-    store::{StoreError, outbox::OutboxRow, writes::until_won},
+    store::{StoreError, outbox::OutboxRow, sessions::Sessions, writes::until_won},
 };
 
 /// Claims authorizations, taking the sealed cards out of the store with them.
@@ -21,20 +21,23 @@ use crate::{
 /// A payment whose card is gone (expired, or the database crashed) fails here: no operation was ever claimed, or its
 /// last one is `not_sent`, so nothing was charged (rule 4). Returns the facts of those, committed.
 pub async fn claim_authorizations(
-    pool: &PgPool,
+    sessions: &Sessions,
     payments: &[Uuid],
     terms: &Terms<'_>,
 ) -> Result<(Vec<(Uuid, Claimed)>, Vec<OutboxRow>), StoreError> {
     until_won(|round| async move {
-        let mut db = pool.acquire().await?;
+        let mut db = sessions.take().await?;
         // A card is there unless the statement that takes it says otherwise.
-        if round == 0 {
-            return authorizations(&mut db, payments, terms, false).await;
-        }
-        let mut transaction = db.begin().await?;
-        lock(&mut transaction, payments).await?;
-        let done = authorizations(&mut transaction, payments, terms, true).await?;
-        transaction.commit().await?;
+        let done = if round == 0 {
+            authorizations(&mut db, payments, terms, false).await?
+        } else {
+            let mut transaction = db.begin().await?;
+            lock(&mut transaction, payments).await?;
+            let done = authorizations(&mut transaction, payments, terms, true).await?;
+            transaction.commit().await?;
+            done
+        };
+        db.give_back();
         Ok(done)
     })
     .await
@@ -71,15 +74,19 @@ async fn authorizations(
 
 /// Claims completions of challenges whose payers have come back.
 pub async fn claim_completions(
-    pool: &PgPool,
+    sessions: &Sessions,
     payments: &[Uuid],
     terms: &Terms<'_>,
 ) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
-    until_won(|_| completions(pool, payments, terms)).await
+    until_won(|_| completions(sessions, payments, terms)).await
 }
 
-async fn completions(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
-    let mut db = pool.acquire().await?;
+async fn completions(
+    sessions: &Sessions,
+    payments: &[Uuid],
+    terms: &Terms<'_>,
+) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
+    let mut db = sessions.take().await?;
     let seen = see(&mut db, payments, OperationKind::CompleteChallenge).await?;
     let (mut changes, mut responses) = (Changes::default(), Vec::new());
     for payment in &seen {
@@ -96,20 +103,25 @@ async fn completions(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Res
         responses.push(response);
     }
     let made = write(&mut db, &changes, terms).await?.0.into_iter().zip(responses);
+    db.give_back();
     Ok(fill(payments, &seen, made.map(|(claim, response)| (claim.payment, Claimed::Complete(claim, response)))))
 }
 
 /// Claims captures of authorizations that the books have. One whose bill was paid elsewhere meanwhile is reversed.
 pub async fn claim_captures(
-    pool: &PgPool,
+    sessions: &Sessions,
     payments: &[Uuid],
     terms: &Terms<'_>,
 ) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
-    until_won(|_| captures(pool, payments, terms)).await
+    until_won(|_| captures(sessions, payments, terms)).await
 }
 
-async fn captures(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
-    let mut db = pool.acquire().await?;
+async fn captures(
+    sessions: &Sessions,
+    payments: &[Uuid],
+    terms: &Terms<'_>,
+) -> Result<Vec<(Uuid, Claimed)>, StoreError> {
+    let mut db = sessions.take().await?;
     let seen = see(&mut db, payments, OperationKind::Capture).await?;
     let mut changes = Changes::default();
     for payment in seen.iter().filter(|payment| payment.status == Status::Authorized) {
@@ -129,6 +141,7 @@ async fn captures(pool: &PgPool, payments: &[Uuid], terms: &Terms<'_>) -> Result
         }
     }
     let (made, _) = write(&mut db, &changes, terms).await?;
+    db.give_back();
     Ok(fill(payments, &seen, made.into_iter().map(|claim| (claim.payment, Claimed::Capture(claim)))))
 }
 

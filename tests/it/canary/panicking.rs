@@ -14,6 +14,7 @@ use tolom::{
     clock::Clock,
     payment::{OperationKind, Outcome, card::Card, operation::Inquiry},
     relay::Relay,
+    store::sessions::Sessions,
     worker::Context,
     workers,
 };
@@ -90,10 +91,21 @@ impl Worker {
                     Relay::start(pool.clone(), publisher.clone(), stopped.clone(), broker.supervisor().clone());
                 let clock = Clock::system();
                 let owner = "panicking".into();
-                let acquirer = Arc::new(Panics);
+                let (acquirer, sessions) = (Arc::new(Panics), Sessions::new(pool.clone()));
                 let circuit = Circuit::new(&config.acquirer);
-                let context =
-                    Context { circuit, config, pool, broker, publisher, relay, acquirer, clock, owner, stop: stopped };
+                let context = Context {
+                    circuit,
+                    config,
+                    pool,
+                    sessions,
+                    broker,
+                    publisher,
+                    relay,
+                    acquirer,
+                    clock,
+                    owner,
+                    stop: stopped,
+                };
                 workers::authorize::run(context).await.unwrap();
             });
         });

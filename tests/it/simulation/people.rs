@@ -139,7 +139,7 @@ pub(super) async fn submit(context: Context, index: usize, payer: Payer, seal: S
         origin: None,
         traceparent: None,
     };
-    let news = match accept(&context.pool, now, &context.config.limits, &[payment]).await {
+    let news = match accept(&context.sessions, now, &context.config.limits, &[payment]).await {
         Ok(mut accepted) => {
             context.relay.announce(accepted.outbox);
             match accepted.results.pop() {

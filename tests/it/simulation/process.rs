@@ -13,7 +13,7 @@ use tolom::{
     config::Config,
     relay::{self, Announced, Relay},
     sealing::{FingerprintKey, KeyDir},
-    store::outbox::OutboxRow,
+    store::{outbox::OutboxRow, sessions::Sessions},
     worker::Context,
     workers::{authorize::Authorize, capture::Capture, record::Record},
 };
@@ -65,6 +65,8 @@ impl Process {
         let context = Context {
             config: Arc::clone(&ground.config),
             pool: ground.pool.clone(),
+            // Who works passes a gate.
+            sessions: Sessions::passing(ground.pool.clone()),
             broker: ground.broker.clone(),
             publisher,
             relay,
