@@ -26,7 +26,9 @@ use super::{
 };
 use crate::{
     broker,
+    config::CaptureMode,
     services::Own,
+    simulator::SimulatorOptions,
     stage::{self, Set, apart::Apart},
     store::{books, grown, measure},
     verify,
@@ -79,6 +81,7 @@ pub(super) async fn all(
     let pace = bench.warm_up().await?;
     say(&format!("warm after {} payments, {pace:.0} a second", bench.issued));
     let warm_up = bench.issued;
+    fits_the_books(warm_up + options.runs * how_many(options, pace), set.config.acquirer.capture)?;
     let servers = Servers { database, broker: broker::ceiling::version(&set.broker).await, private: ground.private };
     let mut setup = setup(options, set, warm_up, servers);
     setup.recorded_by = if by_commit { "commit" } else { "transaction" };
@@ -285,6 +288,20 @@ fn how_many(options: &BenchOptions, pace: f64) -> usize {
     count.clamp(1, MOST_PAYMENTS)
 }
 
+/// The acquirer simulator forgets nothing and refuses what is beyond its books: payments would wait for it for ever.
+fn fits_the_books(payments: usize, capture: CaptureMode) -> anyhow::Result<()> {
+    let requests = match capture {
+        CaptureMode::AtAuthorization => 1,
+        CaptureMode::AfterRecording => 2,
+    };
+    let most = SimulatorOptions::default().max_operations / requests;
+    anyhow::ensure!(
+        payments <= most,
+        "{payments} payments in all runs: the acquirer simulator's books hold {most}; ask for fewer, or for fewer runs"
+    );
+    Ok(())
+}
+
 /// How long an open loop takes to offer so many payments.
 fn offered_for(count: usize, load: Load) -> Duration {
     match load {
@@ -314,5 +331,21 @@ fn setup(options: &BenchOptions, set: &Set, warm_up: usize, servers: Servers) ->
         grown: None,
         outage_s: options.outage.map(|outage| outage.as_secs()),
         servers: servers.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_offered_than_the_acquirers_books_hold() {
+        assert!(fits_the_books(1_000_000, CaptureMode::AtAuthorization).is_ok());
+        assert!(fits_the_books(500_000, CaptureMode::AfterRecording).is_ok());
+        let refused = fits_the_books(500_001, CaptureMode::AfterRecording).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "500001 payments in all runs: the acquirer simulator's books hold 500000; ask for fewer, or for fewer runs"
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::machine::{Part, Processes, Usage};
@@ -25,8 +25,6 @@ const DATABASE: &str = "database";
 const TOTAL: &str = "total";
 /// How often the memory of servers is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A session of PostgreSQL 15 or later tells of its transactions at most so long after its last one.
-const COMMITS_TOLD_WITHIN: Duration = Duration::from_millis(10_300);
 const PUBLISHED: &str = "tolom_published_messages_total{result=\"confirmed\"}";
 
 /// By part; none where it cannot be seen.
@@ -37,7 +35,7 @@ pub type ByPart = BTreeMap<String, Option<f64>>;
 pub struct PerPayment {
     /// Statements, `BEGIN` and `COMMIT` among them; none where the database does not count them.
     pub statements: Option<f64>,
-    /// Transactions committed, those of ten idle seconds afterwards among them: until then sessions may keep theirs back.
+    /// Transactions that wrote something, of the whole server; a statement that only reads stands alone and is none.
     pub commits: f64,
     /// Messages published and confirmed; the copy in finance's stream is not counted apart.
     pub messages: f64,
@@ -91,7 +89,6 @@ impl Used {
 struct Counted {
     done: Done,
     messages: f64,
-    commits: i64,
 }
 
 impl Meters {
@@ -129,11 +126,7 @@ impl Meters {
     }
 
     async fn counted(&self, set: &Set) -> anyhow::Result<Counted> {
-        Ok(Counted {
-            done: measure::done(&set.pool, self.counts_statements).await?,
-            messages: self.messages().await?,
-            commits: measure::commits(&set.pool).await?,
-        })
+        Ok(Counted { done: measure::done(&set.pool, self.counts_statements).await?, messages: self.messages().await? })
     }
 
     /// Messages that the roles have published and the broker has confirmed.
@@ -147,13 +140,11 @@ impl Meters {
         Ok(messages)
     }
 
-    /// What was used since `start`, over so many payments. Takes some seconds, until the database has told everything.
+    /// What was used since `start`, over so many payments.
     pub(super) async fn cost(&self, set: &Set, start: &Reading, payments: usize) -> anyhow::Result<Cost> {
         let used = self.used();
         let peaks = start.peaks.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut counted = self.counted(set).await?;
-        sleep_until(used.at + COMMITS_TOLD_WITHIN).await;
-        counted.commits = measure::commits(&set.pool).await?;
+        let counted = self.counted(set).await?;
         let payments = payments.max(1) as f64;
         let cpu = |name: &str| Some(used.of(name)?.cpu_ms - start.used.of(name)?.cpu_ms);
         let mut cpu_ms = by_part(&self.parts, |name, _| cpu(name).map(|ms| ms / payments));
@@ -184,7 +175,7 @@ impl Counted {
         let statements = self.done.statements.zip(start.done.statements);
         PerPayment {
             statements: statements.map(|(end, start)| (end - start) as f64 / payments),
-            commits: (self.commits - start.commits) as f64 / payments,
+            commits: (self.done.commits - start.done.commits) as f64 / payments,
             messages: (self.messages - start.messages) / payments,
             wal_bytes: (self.done.wal_bytes - start.done.wal_bytes) as f64 / payments,
         }

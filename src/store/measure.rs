@@ -12,6 +12,8 @@ use super::StoreError;
 pub struct Done {
     /// Statements in this database, `BEGIN` and `COMMIT` among them; none where nobody counts them.
     pub statements: Option<i64>,
+    /// Transactions that wrote something, in the whole server.
+    pub commits: i64,
     /// Bytes of WAL, of the whole server.
     pub wal_bytes: i64,
 }
@@ -74,13 +76,10 @@ async fn statements(pool: &PgPool) -> Option<i64> {
 pub async fn done(pool: &PgPool, count_statements: bool) -> Result<Done, StoreError> {
     let wal_bytes = sqlx::query_scalar("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint");
     let wal_bytes = wal_bytes.fetch_one(pool).await?;
-    Ok(Done { statements: if count_statements { statements(pool).await } else { None }, wal_bytes })
-}
-
-/// Transactions committed in this database, as far as its sessions have told: each does so at most 10 s after its last.
-pub async fn commits(pool: &PgPool) -> Result<i64, StoreError> {
-    let commits = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()";
-    Ok(sqlx::query_scalar(commits).fetch_one(pool).await?)
+    // Who writes is given the next transaction id; who only reads is given none (manual, "Transaction ID and Snapshot Information Functions").
+    let commits = sqlx::query_scalar("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint");
+    let commits = commits.fetch_one(pool).await?;
+    Ok(Done { statements: if count_statements { statements(pool).await } else { None }, commits, wal_bytes })
 }
 
 /// Gathers the statistics that plans are made by, as a database in use has them: a fresh one has none for a minute, and
