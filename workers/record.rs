@@ -1,4 +1,4 @@
-//! Record: outcomes of operations become the books, one transaction a batch.
+//! Record: outcomes of operations become the books, one statement a batch.
 
 use std::time::Duration;
 
