@@ -4,6 +4,7 @@ use sqlx::{AssertSqlSafe, PgPool, Row};
 use time::OffsetDateTime;
 
 use super::{Filter, MATCHES, State, StoreError, matching};
+use crate::store::writes::until_won;
 
 /// A letter that may be put back into its queue.
 #[derive(Debug, Clone)]
@@ -65,26 +66,30 @@ pub async fn mark_replayed(
     actor: Actor<'_>,
     now: OffsetDateTime,
 ) -> Result<i64, StoreError> {
-    let marked = sqlx::query_scalar(
-        "WITH sent AS (SELECT * FROM unnest($1::bigint[], $2::integer[]) AS s(id, times)),
-         marked AS (
-             UPDATE dead_letter d SET state = 'replayed', settled_at = $6 FROM sent s
-             WHERE d.id = s.id AND d.times = s.times RETURNING d.id),
-         audited AS (
-             INSERT INTO dead_letter_audit (letter, queue, message_id, payment, reason, action, who, os_user, why, at)
-             SELECT d.id, d.queue, d.message_id, d.payment, d.reason, 'replayed', $3, $4, $5, $6
-             FROM dead_letter d JOIN sent s ON s.id = d.id)
-         SELECT count(*) FROM marked",
-    )
-    .bind(letters.iter().map(|letter| letter.id).collect::<Vec<_>>())
-    .bind(letters.iter().map(|letter| letter.times).collect::<Vec<_>>())
-    .bind(actor.who)
-    .bind(actor.os_user)
-    .bind(actor.why)
-    .bind(now)
-    .fetch_one(pool)
-    .await?;
-    Ok(marked)
+    // Letters are parked in another order than that of their numbers: of two who meet there, one begins anew.
+    until_won(|_| async {
+        let marked = sqlx::query_scalar(
+            "WITH sent AS (SELECT * FROM unnest($1::bigint[], $2::integer[]) AS s(id, times)),
+             marked AS (
+                 UPDATE dead_letter d SET state = 'replayed', settled_at = $6 FROM sent s
+                 WHERE d.id = s.id AND d.times = s.times RETURNING d.id),
+             audited AS (
+                 INSERT INTO dead_letter_audit (letter, queue, message_id, payment, reason, action, who, os_user, why, at)
+                 SELECT d.id, d.queue, d.message_id, d.payment, d.reason, 'replayed', $3, $4, $5, $6
+                 FROM dead_letter d JOIN sent s ON s.id = d.id)
+             SELECT count(*) FROM marked",
+        )
+        .bind(letters.iter().map(|letter| letter.id).collect::<Vec<_>>())
+        .bind(letters.iter().map(|letter| letter.times).collect::<Vec<_>>())
+        .bind(actor.who)
+        .bind(actor.os_user)
+        .bind(actor.why)
+        .bind(now)
+        .fetch_one(pool)
+        .await?;
+        Ok(marked)
+    })
+    .await
 }
 
 /// Discards letters that match and are parked, and writes it into the audit. Which.
@@ -102,19 +107,22 @@ pub async fn discard(
          SELECT id, queue, message_id, payment, reason, 'discarded', $8, $9, $10, $11 FROM gone ORDER BY id
          RETURNING letter"
     );
-    let ids = sqlx::query_scalar(AssertSqlSafe(statement))
-        .bind(filter.ids.as_deref())
-        .bind(filter.queue.as_deref())
-        .bind(filter.reason.as_deref())
-        .bind(filter.before)
-        .bind(filter.after)
-        .bind(filter.payment)
-        .bind(filter.state.map(State::as_str))
-        .bind(actor.who)
-        .bind(actor.os_user)
-        .bind(actor.why)
-        .bind(now)
-        .fetch_all(pool)
-        .await?;
-    Ok(ids)
+    until_won(|_| async {
+        let ids = sqlx::query_scalar(AssertSqlSafe(statement.as_str()))
+            .bind(filter.ids.as_deref())
+            .bind(filter.queue.as_deref())
+            .bind(filter.reason.as_deref())
+            .bind(filter.before)
+            .bind(filter.after)
+            .bind(filter.payment)
+            .bind(filter.state.map(State::as_str))
+            .bind(actor.who)
+            .bind(actor.os_user)
+            .bind(actor.why)
+            .bind(now)
+            .fetch_all(pool)
+            .await?;
+        Ok(ids)
+    })
+    .await
 }

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use lapin::options::{BasicGetOptions, BasicRejectOptions};
 use serde_json::Value;
-use tolom::{broker::Queue, contracts::Topic};
+use tolom::{broker::Queue, contracts::Topic, store::dead};
 
 use super::{NUMBER, all_but, column, example, publish, to_queue};
 use crate::support::world::World;
@@ -203,5 +203,29 @@ async fn what_cannot_be_asked_for_is_told_from_what_cannot_be_done() {
     assert_eq!(many(&refused["replayed"]), 0);
     assert_eq!(column(&world, "card", "times").await, "1");
     assert_eq!(world.count(PARKED).await, 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_settles_letters_while_they_are_parked_in_another_order_begins_anew() {
+    let body = example(Topic::PaymentCaptured, |_| ());
+    let world = with_letters(&[("one", Queue::Receipt, body.clone()), ("two", Queue::Receipt, body)]).await;
+    let letters = dead::candidates(&world.pool, &dead::Filter::default(), 0, 10).await.unwrap();
+    let actor = dead::Actor { who: "aigul", os_user: "aigul", why: None };
+    const HOLD: &str = "SELECT FROM dead_letter WHERE id = $1 FOR UPDATE";
+    let mut rival = world.pool.begin().await.unwrap();
+    sqlx::query(HOLD).bind(letters[1].id).execute(&mut *rival).await.unwrap();
+    let waits = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                 WHERE NOT l.granted AND a.datname = current_database()";
+    let rival = async {
+        world.wait_until(waits, 1).await;
+        // Each waits for the other now, and who has waited longer is thrown out by the database.
+        sqlx::query(HOLD).bind(letters[0].id).execute(&mut *rival).await.unwrap();
+        rival.rollback().await.unwrap();
+    };
+    let now = world.clock.now();
+    let (marked, ()) = futures::join!(dead::mark_replayed(&world.pool, &letters, actor, now), rival);
+    assert_eq!(marked.unwrap(), 2);
+    assert_eq!(world.count("SELECT count(*) FROM dead_letter_audit").await, 2, "nothing of the first try is left");
     world.finish().await;
 }
