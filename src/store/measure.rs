@@ -76,7 +76,8 @@ async fn statements(pool: &PgPool) -> Option<i64> {
 pub async fn done(pool: &PgPool, count_statements: bool) -> Result<Done, StoreError> {
     let wal_bytes = sqlx::query_scalar("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint");
     let wal_bytes = wal_bytes.fetch_one(pool).await?;
-    // Who writes is given the next transaction id; who only reads is given none (manual, "Transaction ID and Snapshot Information Functions").
+    // Who writes is given the next transaction id; who only reads is given none (manual, "Transaction ID and Snapshot
+    // Information Functions").
     let commits = sqlx::query_scalar("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint");
     let commits = commits.fetch_one(pool).await?;
     Ok(Done { statements: if count_statements { statements(pool).await } else { None }, commits, wal_bytes })

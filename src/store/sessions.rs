@@ -7,7 +7,7 @@
 use std::{
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
@@ -16,6 +16,8 @@ use super::{StoreError, TRUSTED_IDLE};
 
 /// Sessions are kept for so many who work at the same time.
 const MOST_KEPT: usize = 4;
+/// After so long a session goes to its pool between two batches, which replaces it when its life is over.
+const LONGEST_KEPT: Duration = Duration::from_secs(60);
 
 /// Hands out sessions, and takes them back. Cheap to clone; the sessions in hand go back to their pool with the last clone.
 #[derive(Debug, Clone)]
@@ -25,13 +27,22 @@ pub struct Sessions(Arc<Inner>);
 struct Inner {
     pool: PgPool,
     places: usize,
-    kept: Mutex<Vec<(PoolConnection<Postgres>, Instant)>>,
+    kept: Mutex<Vec<Kept>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    connection: PoolConnection<Postgres>,
+    /// From the pool.
+    taken: Instant,
+    idle_since: Instant,
 }
 
 /// A session. One that is dropped goes to the pool, which looks after it.
 #[derive(Debug)]
 pub struct Session {
     connection: PoolConnection<Postgres>,
+    taken: Instant,
     home: Arc<Inner>,
 }
 
@@ -54,31 +65,31 @@ impl Sessions {
 
     /// A session that was in use a moment ago, or one of the pool's.
     pub(super) async fn take(&self) -> Result<Session, StoreError> {
-        let (connection, stale) = {
+        let (kept, stale) = {
             let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
             match kept.pop() {
-                Some((connection, since)) if since.elapsed() < TRUSTED_IDLE => (Some(connection), Vec::new()),
+                Some(last) if last.idle_since.elapsed() < TRUSTED_IDLE => (Some(last), Vec::new()),
                 // The others have waited even longer.
                 Some(last) => (None, std::iter::once(last).chain(kept.drain(..)).collect()),
                 None => (None, Vec::new()),
             }
         };
         drop(stale);
-        let connection = match connection {
-            Some(connection) => connection,
-            None => self.0.pool.acquire().await?,
+        let (connection, taken) = match kept {
+            Some(Kept { connection, taken, .. }) => (connection, taken),
+            None => (self.0.pool.acquire().await?, Instant::now()),
         };
-        Ok(Session { connection, home: Arc::clone(&self.0) })
+        Ok(Session { connection, taken, home: Arc::clone(&self.0) })
     }
 }
 
 impl Session {
     /// Gives it back after work that has come to its end. After anything else it is dropped.
     pub(super) fn give_back(self) {
-        let Self { connection, home } = self;
+        let Self { connection, taken, home } = self;
         let mut kept = home.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < home.places {
-            kept.push((connection, Instant::now()));
+        if kept.len() < home.places && taken.elapsed() < LONGEST_KEPT {
+            kept.push(Kept { connection, taken, idle_since: Instant::now() });
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Settling: what a person does with parked letters, written into the audit by the statement that does it.
 
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{PgPool, Row};
 use time::OffsetDateTime;
 
-use super::{Filter, MATCHES, State, StoreError, matching};
+use super::{Filter, StoreError, matching};
 use crate::store::writes::until_won;
 
 /// A letter that may be put back into its queue.
@@ -99,30 +99,20 @@ pub async fn discard(
     actor: Actor<'_>,
     now: OffsetDateTime,
 ) -> Result<Vec<i64>, StoreError> {
-    let statement = format!(
-        "WITH gone AS (
-             UPDATE dead_letter SET state = 'discarded', settled_at = $11 WHERE {MATCHES} AND state = 'parked'
-             RETURNING id, queue, message_id, payment, reason)
+    const GONE: &str = "WITH gone AS (UPDATE dead_letter SET state = 'discarded', settled_at = $11";
+    const AUDITED: &str = "AND state = 'parked' RETURNING id, queue, message_id, payment, reason)
          INSERT INTO dead_letter_audit (letter, queue, message_id, payment, reason, action, who, os_user, why, at)
          SELECT id, queue, message_id, payment, reason, 'discarded', $8, $9, $10, $11 FROM gone ORDER BY id
-         RETURNING letter"
-    );
+         RETURNING letter";
     until_won(|_| async {
-        let ids = sqlx::query_scalar(AssertSqlSafe(statement.as_str()))
-            .bind(filter.ids.as_deref())
-            .bind(filter.queue.as_deref())
-            .bind(filter.reason.as_deref())
-            .bind(filter.before)
-            .bind(filter.after)
-            .bind(filter.payment)
-            .bind(filter.state.map(State::as_str))
+        let rows = matching(GONE, AUDITED, filter)
             .bind(actor.who)
             .bind(actor.os_user)
             .bind(actor.why)
             .bind(now)
             .fetch_all(pool)
             .await?;
-        Ok(ids)
+        rows.iter().map(|row| Ok(row.try_get("letter")?)).collect()
     })
     .await
 }
