@@ -13,7 +13,7 @@ use crate::{
 
 /// Batches recorded at once: while one is, the next one grows.
 const CONCURRENCY: usize = 1;
-/// A batch of many may linger so long for the next ones.
+/// So far apart batches begin while there is more than one message for each.
 const LINGER: Duration = Duration::from_millis(20);
 
 /// The worker.

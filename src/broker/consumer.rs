@@ -36,7 +36,7 @@ const LONGEST_BATCH: Duration = Duration::from_secs(120);
 const WAS_WELL: Duration = Duration::from_secs(10);
 /// A settled message is acknowledged at most so much later. Nobody waits for that, and each acknowledgement costs the
 /// broker an entry in its log: most of them end in one for many.
-const ACK_WITHIN: Duration = Duration::from_millis(5);
+const ACK_WITHIN: Duration = Duration::from_millis(20);
 const CONSUMER_TAG: &str = "tolom";
 
 /// What handles the messages of a queue.
@@ -57,8 +57,8 @@ pub struct Reading {
     pub prefetch: u16,
     /// Batches that hold their [`Turn`] at once.
     pub concurrency: usize,
-    /// While the queue is busy, batches begin at most so far apart, so that they grow: statements, commits and publishes
-    /// cost by the batch. A message that comes alone waits for nobody.
+    /// Begun so long after one of several messages, a batch grows: statements, commits and publishes cost by the batch. A
+    /// message that comes alone holds up nobody.
     pub linger: Duration,
 }
 

@@ -12,8 +12,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 /// So long the next batch waits for the one before it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long the next batch lingers for each message of this one but the first.
-const LINGER_FOR_EACH: Duration = Duration::from_millis(4);
 
 /// One of the places of [`Reading::concurrency`](super::Reading::concurrency). A handler that drops it early, because what is left to do needs no
 /// place, lets the next batch grow meanwhile instead of being cut small. It is taken away after a second: a batch that
@@ -43,11 +41,9 @@ pub(super) async fn take_away(place: Weak<Place>) {
     std::future::pending().await
 }
 
-/// How long after the beginning of a batch of so many the next one may begin, at most `longest`: a message that comes
-/// alone holds up nobody.
-pub(super) fn pause_after(batch: usize, longest: Duration) -> Duration {
-    let others = u32::try_from(batch.saturating_sub(1)).unwrap_or(u32::MAX);
-    LINGER_FOR_EACH.saturating_mul(others).min(longest)
+/// How long after the beginning of a batch of so many the next one may begin: a message that comes alone holds up nobody.
+pub(super) const fn pause_after(batch: usize, linger: Duration) -> Duration {
+    if batch > 1 { linger } else { Duration::ZERO }
 }
 
 #[cfg(test)]
@@ -55,9 +51,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_comes_alone_holds_up_nobody_and_a_crowd_no_longer_than_it_may() {
-        let pauses =
-            [0, 1, 2, 6, 500, usize::MAX].map(|batch| pause_after(batch, Duration::from_millis(20)).as_millis());
-        assert_eq!(pauses, [0, 0, 4, 20, 20, 20]);
+    fn who_comes_alone_holds_up_nobody() {
+        let pauses = [0, 1, 2, usize::MAX].map(|batch| pause_after(batch, Duration::from_millis(20)).as_millis());
+        assert_eq!(pauses, [0, 0, 20, 20]);
     }
 }
