@@ -33,7 +33,7 @@ use crate::{
 /// Batches claimed at once: while they are, the next one grows. Slow calls hold up none: they are bounded by the prefetch
 /// alone.
 const CLAIMS_AT_ONCE: usize = 1;
-/// So far apart batches begin while there is more than one message for each.
+/// How far apart batches of several messages begin; see `Reading::linger`.
 const LINGER: Duration = Duration::from_millis(20);
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
 

@@ -17,7 +17,7 @@ use crate::{
 
 /// Batches claimed at once: while they are, the next one grows. Calls are bounded by the prefetch alone.
 const CLAIMS_AT_ONCE: usize = 1;
-/// So far apart batches begin while there is more than one message for each.
+/// How far apart batches of several messages begin; see `Reading::linger`.
 const LINGER: Duration = Duration::from_millis(20);
 
 /// The worker.

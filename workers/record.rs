@@ -13,7 +13,7 @@ use crate::{
 
 /// Batches recorded at once: while one is, the next one grows.
 const CONCURRENCY: usize = 1;
-/// So far apart batches begin while there is more than one message for each.
+/// How far apart batches of several messages begin; see `Reading::linger`.
 const LINGER: Duration = Duration::from_millis(20);
 
 /// The worker.

@@ -57,8 +57,8 @@ pub struct Reading {
     pub prefetch: u16,
     /// Batches that hold their [`Turn`] at once.
     pub concurrency: usize,
-    /// Begun so long after one of several messages, a batch grows: statements, commits and publishes cost by the batch. A
-    /// message that comes alone holds up nobody.
+    /// After a batch of several messages the next one begins so long after it, unless it is full before, and so grows:
+    /// statements, commits and publishes cost by the batch. A message that comes alone holds up nobody.
     pub linger: Duration,
 }
 
