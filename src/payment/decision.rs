@@ -127,7 +127,7 @@ pub fn decide(known: Known<'_>, report: &Outcome) -> Result<Decision, IllegalTra
         OperationKind::Refund | OperationKind::Inquire => Decision::default(),
     };
     let postings = match report {
-        Outcome::Approved(approval) => postings(known.kind, approval, known.position),
+        Outcome::Approved(approval) => postings(known.kind, known.amount, approval, known.position),
         Outcome::Challenged(_) | Outcome::Declined(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => Vec::new(),
     };
     Ok(Decision { store_outcome: true, postings, ..decision })
@@ -144,6 +144,8 @@ fn authorization(known: Known<'_>, report: &Outcome) -> Result<Decision, Illegal
         Outcome::Approved(_) => &[Event::Approved],
         // Heard of after a day of silence: the bank's question has run out, and closing our reference settles it.
         Outcome::Challenged(_) if known.status == Status::Review => &[Event::ReviewRequired],
+        // The payer has answered, and is asked no second time: closing our reference settles it.
+        Outcome::Challenged(_) if known.kind == OperationKind::CompleteChallenge => &[Event::OutcomeUnknown],
         Outcome::Challenged(_) => &[Event::ChallengeRequired],
         Outcome::Declined(_) => &[Event::Declined],
         Outcome::NotSent { .. } => &[Event::ProvenNotCharged],
@@ -151,7 +153,7 @@ fn authorization(known: Known<'_>, report: &Outcome) -> Result<Decision, Illegal
     };
     let undo = match report {
         Outcome::Approved(_) => dead || !wanted,
-        Outcome::Challenged(_) => known.status == Status::Review,
+        Outcome::Challenged(_) => known.status == Status::Review || known.kind == OperationKind::CompleteChallenge,
         Outcome::Declined(_) | Outcome::NotSent { .. } | Outcome::Unknown { .. } => false,
     };
     Ok(Decision { steps: known.steps(events)?, reverse: undo && !known.reversal_exists, ..Decision::default() })
@@ -214,6 +216,7 @@ mod tests {
     use crate::payment::{
         Currency,
         card::DeclineReason,
+        ledger::PostingKind,
         operation::{Challenge, Decline},
     };
 
@@ -289,6 +292,29 @@ mod tests {
         let decision = decide(known, &Outcome::Challenged(question)).unwrap();
         assert_eq!(end(&decision), Some(Status::Review));
         assert!(decision.store_outcome && decision.reverse);
+    }
+
+    #[test]
+    fn a_payer_who_has_answered_is_asked_no_second_time() {
+        let question = Challenge { url: String::new(), fields: Vec::new(), expires_at: OffsetDateTime::UNIX_EPOCH };
+        for (status, outcome) in [(Status::Authorizing, None), (Status::Unknown, Some("unknown"))] {
+            let known = Known { outcome, ..known(status, OperationKind::CompleteChallenge) };
+            let decision = decide(known, &Outcome::Challenged(question.clone())).unwrap();
+            assert_eq!(end(&decision), Some(Status::Unknown));
+            assert!(decision.store_outcome && decision.reverse);
+        }
+    }
+
+    #[test]
+    fn a_hold_that_the_acquirer_has_forgotten_ends_whole() {
+        let mut report = approved(false, Some(Undone::Nothing));
+        let Outcome::Approved(approval) = &mut report else { unreachable!() };
+        approval.amount = Money::new(0, Currency::KGS);
+        let known = Known { position: Position::Held, ..known(Status::Reversing, OperationKind::Reverse) };
+        let decision = decide(known, &report).unwrap();
+        assert_eq!(end(&decision), Some(Status::Reversed));
+        let amounts: Vec<_> = decision.postings.iter().map(|posting| (posting.kind, posting.amount)).collect();
+        assert_eq!(amounts, [(PostingKind::Release, AMOUNT)]);
     }
 
     #[test]

@@ -91,12 +91,12 @@ pub enum Position {
     Captured,
 }
 
-/// The postings of an approved operation.
+/// The postings of an approved operation of this amount. What the acquirer says it acted on is the same by now, but where
+/// it found nothing to undo.
 ///
 /// A reversal may tell us of a hold or a capture that the books had not heard of; then both legs are posted, so that
 /// the books show the same movements as the acquirer's.
-pub fn postings(kind: OperationKind, approval: &Approval, position: Position) -> Vec<Posting> {
-    let amount = approval.amount;
+pub fn postings(kind: OperationKind, amount: Money, approval: &Approval, position: Position) -> Vec<Posting> {
     let hold = Posting { kind: PostingKind::Hold, debit: Account::Held, credit: Account::Allowed, amount };
     let release = Posting { kind: PostingKind::Release, debit: Account::Allowed, credit: Account::Held, amount };
     let capture = Posting { kind: PostingKind::Capture, debit: Account::Acquirer, credit: Account::Agency, amount };
@@ -158,14 +158,15 @@ mod tests {
     proptest! {
         #[test]
         fn every_way_through_a_payment_leaves_no_hold_behind(value in 1_i64..10_000_000, at_once: bool, undo: bool, cleared_early: bool) {
-            let mut all = postings(OperationKind::Authorize, &approval(value, at_once, None), Position::Nothing);
+            let amount = Money::new(value, Currency::KGS);
+            let mut all = postings(OperationKind::Authorize, amount, &approval(value, at_once, None), Position::Nothing);
             if !at_once && !undo {
-                all.extend(postings(OperationKind::Capture, &approval(value, false, None), Position::Held));
+                all.extend(postings(OperationKind::Capture, amount, &approval(value, false, None), Position::Held));
             }
             if undo {
                 let undone = if at_once || cleared_early { Undone::Capture } else { Undone::Hold };
                 let position = if at_once { Position::Captured } else { Position::Held };
-                all.extend(postings(OperationKind::Reverse, &approval(value, false, Some(undone)), position));
+                all.extend(postings(OperationKind::Reverse, amount, &approval(value, false, Some(undone)), position));
             }
             let balances = balances(&all);
             prop_assert_eq!(balances.values().sum::<i64>(), 0);
@@ -177,7 +178,14 @@ mod tests {
 
     #[test]
     fn closing_a_reference_that_was_never_seen_posts_nothing() {
-        let closed = approval(100, false, Some(Undone::Nothing));
-        assert!(postings(OperationKind::Reverse, &closed, Position::Nothing).is_empty());
+        let closed = approval(0, false, Some(Undone::Nothing));
+        let amount = Money::new(100, Currency::KGS);
+        assert!(postings(OperationKind::Reverse, amount, &closed, Position::Nothing).is_empty());
+        // The hold that the acquirer has forgotten ends whole.
+        let released = postings(OperationKind::Reverse, amount, &closed, Position::Held);
+        assert_eq!(
+            released.iter().map(|posting| (posting.kind, posting.amount)).collect::<Vec<_>>(),
+            [(PostingKind::Release, amount)]
+        );
     }
 }

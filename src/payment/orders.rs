@@ -44,6 +44,15 @@ fn approval(captured: bool, undone: Option<Undone>) -> Outcome {
     })
 }
 
+/// An acknowledged reversal. Of nothing the amount is zero.
+fn reversed(undone: Undone) -> Outcome {
+    let mut outcome = approval(false, Some(undone));
+    if let (Outcome::Approved(approval), Undone::Nothing) = (&mut outcome, undone) {
+        approval.amount.value = 0;
+    }
+    outcome
+}
+
 fn declined() -> Outcome {
     Outcome::Declined(Decline { reason: DeclineReason::Other, code: None })
 }
@@ -147,7 +156,7 @@ impl World {
                 });
                 self.there = Position::Nothing;
                 let unheard = !at_last && self.below(2) == 0;
-                self.report(OperationKind::Reverse, &if unheard { unknown() } else { approval(false, Some(undone)) });
+                self.report(OperationKind::Reverse, &if unheard { unknown() } else { reversed(undone) });
             }
             _ => {
                 let outcome = self.authorized.clone();

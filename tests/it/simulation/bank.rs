@@ -39,6 +39,8 @@ enum State {
     Pending(OffsetDateTime),
     Challenged(OffsetDateTime),
     Held,
+    /// Held for as long as the bank holds anything: it still says that it approved it, and has nothing of it.
+    Lapsed,
     Captured,
     Declined,
     Closed(Undone),
@@ -101,7 +103,7 @@ impl Bank {
         if !self.booked.contains_key(&request.reference) {
             let outcome = match request.kind {
                 OperationKind::Authorize => self.authorize(request, plan, now),
-                OperationKind::CompleteChallenge => Some(self.complete(request, now)),
+                OperationKind::CompleteChallenge => Some(self.complete(request, plan, now)),
                 OperationKind::Capture => Some(self.capture(request, plan, now)),
                 OperationKind::Reverse => Some(self.reverse(request, now)),
                 OperationKind::Refund | OperationKind::Inquire => unreachable!("nothing here sends these"),
@@ -143,24 +145,28 @@ impl Bank {
         None
     }
 
-    fn complete(&mut self, request: &Request, now: OffsetDateTime) -> Outcome {
+    fn complete(&mut self, request: &Request, plan: Plan, now: OffsetDateTime) -> Outcome {
         let Some(authorization) = self.authorizations.get_mut(&request.original) else {
             return declined("25");
         };
-        match authorization.state {
-            State::Challenged(until) if now < until && request.confirmed => {
+        match (authorization.state, plan) {
+            (State::Challenged(until), Plan::Challenge(open)) if now < until && request.confirmed => {
+                authorization.state = State::Challenged(now + open);
+                challenged(now + open)
+            }
+            (State::Challenged(until), _) if now < until && request.confirmed => {
                 authorization.approve(now);
                 if authorization.captures > 0 {
                     self.moved.push((request.reference.clone(), authorization.amount.value, now));
                 }
                 approved(authorization.amount, authorization.captures > 0, None, now)
             }
-            State::Challenged(_) => {
+            (State::Challenged(_), _) => {
                 authorization.state = State::Declined;
                 declined("1A")
             }
-            State::Closed(_) => closed(),
-            State::Declined | State::Pending(_) | State::Held | State::Captured => declined("12"),
+            (State::Closed(_), _) => closed(),
+            (State::Declined | State::Pending(_) | State::Held | State::Lapsed | State::Captured, _) => declined("12"),
         }
     }
 
@@ -191,7 +197,9 @@ impl Bank {
         };
         let authorization = self.authorizations.entry(request.original.clone()).or_insert(unseen);
         let undone = match authorization.state {
-            State::Pending(_) | State::Challenged(_) | State::Declined | State::Closed(_) => Undone::Nothing,
+            State::Pending(_) | State::Challenged(_) | State::Lapsed | State::Declined | State::Closed(_) => {
+                Undone::Nothing
+            }
             State::Held => Undone::Hold,
             State::Captured => Undone::Capture,
         };
@@ -202,7 +210,16 @@ impl Bank {
             authorization.given_back += 1;
             self.moved.push((request.reference.clone(), -authorization.amount.value, now));
         }
-        approved(authorization.amount, false, Some(undone), now)
+        // As its contract says: zero for nothing.
+        let value = if undone == Undone::Nothing { 0 } else { authorization.amount.value };
+        approved(Money { value, ..authorization.amount }, false, Some(undone), now)
+    }
+
+    /// Gives up a hold that nobody has captured yet, as a bank does after some days.
+    pub(super) fn lapse(&mut self) -> Option<String> {
+        let (reference, authorization) = self.authorizations.iter_mut().find(|(_, it)| it.is_held())?;
+        authorization.state = State::Lapsed;
+        Some(reference.clone())
     }
 
     /// Clears a hold that nobody has captured yet, as an acquirer may.
@@ -245,12 +262,8 @@ impl Bank {
         let Authorization { state, amount, capture, at, .. } = authorization;
         match state {
             State::Pending(_) => Outcome::Unknown { why: "the acquirer is still at work on it".to_owned() },
-            State::Challenged(until) => Outcome::Challenged(Challenge {
-                url: "https://bank.example/acs".to_owned(),
-                fields: vec![("creq".to_owned(), "q".to_owned())],
-                expires_at: *until,
-            }),
-            State::Held => approved(*amount, false, None, *at),
+            State::Challenged(until) => challenged(*until),
+            State::Held | State::Lapsed => approved(*amount, false, None, *at),
             State::Captured => approved(*amount, *capture, None, *at),
             State::Declined => declined("05"),
             State::Closed(Undone::Nothing) => closed(),
@@ -304,6 +317,14 @@ fn approved(amount: Money, captured: bool, undone: Option<Undone>, at: OffsetDat
         captured,
         undone,
         at,
+    })
+}
+
+fn challenged(expires_at: OffsetDateTime) -> Outcome {
+    Outcome::Challenged(Challenge {
+        url: "https://bank.example/acs".to_owned(),
+        fields: vec![("creq".to_owned(), "q".to_owned())],
+        expires_at,
     })
 }
 

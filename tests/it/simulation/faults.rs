@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tolom::payment::OperationKind;
+
 use super::{
     bank::Plan,
     chance::Chance,
@@ -85,14 +87,17 @@ impl Weather {
         }
     }
 
-    pub(super) fn plan(&self, chance: &mut Chance, authorization: bool, undo: bool) -> Plan {
-        match authorization {
-            _ if undo => Plan::Approve,
-            true if chance.percent(self.decline) => Plan::Decline,
-            true if chance.percent(self.challenge) => Plan::Challenge(Duration::from_secs(chance.between(20, 600))),
-            true if chance.percent(self.slow) => Plan::Slow(Duration::from_secs(chance.between(1, 4_000))),
-            true if chance.percent(self.lies) => Plan::WrongAmount,
-            false if chance.percent(self.capture_declined) => Plan::Decline,
+    pub(super) fn plan(&self, chance: &mut Chance, kind: OperationKind) -> Plan {
+        use OperationKind as Kind;
+        let question = |chance: &mut Chance| Plan::Challenge(Duration::from_secs(chance.between(20, 600)));
+        match kind {
+            Kind::Authorize if chance.percent(self.decline) => Plan::Decline,
+            Kind::Authorize if chance.percent(self.challenge) => question(chance),
+            Kind::Authorize if chance.percent(self.slow) => Plan::Slow(Duration::from_secs(chance.between(1, 4_000))),
+            Kind::Authorize if chance.percent(self.lies) => Plan::WrongAmount,
+            // Not content with the payer's answer: it asks once more.
+            Kind::CompleteChallenge if chance.percent(self.challenge) => question(chance),
+            Kind::Capture if chance.percent(self.capture_declined) => Plan::Decline,
             _ => Plan::Approve,
         }
     }

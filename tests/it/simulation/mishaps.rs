@@ -79,11 +79,18 @@ impl Scheduler<'_> {
                 self.acquirer_away = Some(now + Duration::from_secs(self.chance.between(5, 600)));
                 self.say("the acquirer goes away");
             }
-            17 | 18 => {
+            17 => {
                 let cleared = self.ground.bank.lock().unwrap().clear_early(now);
                 if let Some(reference) = cleared {
                     let name = self.trace.reference(&reference);
                     self.say(&format!("the bank clears {name} early"));
+                }
+            }
+            18 => {
+                let lapsed = self.ground.bank.lock().unwrap().lapse();
+                if let Some(reference) = lapsed {
+                    let name = self.trace.reference(&reference);
+                    self.say(&format!("the bank lets the hold of {name} lapse"));
                 }
             }
             _ => {

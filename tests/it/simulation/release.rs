@@ -70,9 +70,7 @@ impl Scheduler<'_> {
         if self.acquirer_away.is_some() {
             return if self.chance.percent(50) { Way::Refused } else { Way::Lost };
         }
-        let authorization = kind == OperationKind::Authorize;
-        let undo = matches!(kind, OperationKind::Reverse | OperationKind::CompleteChallenge);
-        let plan = self.weather.plan(&mut self.chance, authorization, undo);
+        let plan = self.weather.plan(&mut self.chance, kind);
         self.weather.way(&mut self.chance, plan)
     }
 
