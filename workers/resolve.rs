@@ -5,9 +5,6 @@
 
 use std::time::Duration;
 
-use futures::future::join_all;
-use time::OffsetDateTime;
-
 use crate::{
     payment::{OperationKind, Outcome, operation::Inquiry},
     store::{
@@ -18,6 +15,7 @@ use crate::{
     },
     worker::{Context, unknown_if_it_panics},
 };
+use futures::future::join_all;
 
 /// A round that takes longer, beside the calls to the acquirer, hangs on a server that is gone.
 const ROUND_LIMIT: Duration = Duration::from_secs(120);
@@ -98,16 +96,17 @@ async fn attempt(context: &Context, due: &Due) -> Result<(), StoreError> {
     let step = match claim.kind {
         OperationKind::Reverse => reverse(context, due).await,
         OperationKind::Authorize | OperationKind::CompleteChallenge => inquire(context, due).await,
-        OperationKind::Capture => capture(context, due).await,
+        OperationKind::Capture => capture(context, due).await?,
         // Refunds come with their own ladder; an inquiry answers for them as for any reference.
         OperationKind::Refund | OperationKind::Inquire => inquire(context, due).await,
     };
     match step {
         Step::Report(outcome) => {
             tracing::info!(payment.id = %claim.payment, kind = claim.kind.as_str(), outcome = outcome.as_str(), "resolved");
-            // Should the record worker not get it, the lease brings the operation here again.
+            let why = format!("{} is not recorded", outcome.as_str());
             context.report(claim, None, outcome).await;
-            Ok(())
+            // Should the record worker not get it, or the books not take it.
+            climb(context, due, context.config.acquirer.lease(), &why).await
         }
         Step::Close => {
             tracing::info!(payment.id = %claim.payment, "not found: closing our reference");
@@ -133,18 +132,23 @@ async fn inquire(context: &Context, due: &Due) -> Step {
 }
 
 /// Asks what came of a capture; one that never arrived is sent again, with the same key, if the bill still awaits it.
-async fn capture(context: &Context, due: &Due) -> Step {
-    match context.acquirer.inquire(due.claim.kind, &due.claim.reference).await {
+async fn capture(context: &Context, due: &Due) -> Result<Step, StoreError> {
+    let step = match context.acquirer.inquire(due.claim.kind, &due.claim.reference).await {
         Inquiry::Found(outcome) => definite(outcome),
         // The money goes back instead; closing the authorization also stops a capture that is still on its way.
         Inquiry::NotFound if !due.bill_awaits => Step::Close,
-        Inquiry::NotFound => {
-            let call = context.call(&due.claim);
-            sent(unknown_if_it_panics(context.acquirer.capture(&call, &due.claim.original)).await)
-        }
+        // The inquiry may have taken longer than the leave to send lasts.
+        Inquiry::NotFound => match resolve::renew(&context.pool, &due.claim, &context.terms()).await? {
+            Some(claim) => {
+                let call = context.call(&claim);
+                sent(unknown_if_it_panics(context.acquirer.capture(&call, &claim.original)).await)
+            }
+            None => Step::Wait("it was settled or taken over meanwhile".to_owned()),
+        },
         Inquiry::Pending => Step::Wait("the acquirer is still working on it".to_owned()),
         Inquiry::NoAnswer { why } => Step::Wait(why),
-    }
+    };
+    Ok(step)
 }
 
 /// Sends a reversal, again and again until it is acknowledged; every attempt but the first is flagged as a repeat.
@@ -172,18 +176,10 @@ fn definite(outcome: Outcome) -> Step {
     }
 }
 
-/// Sets the next rung; at the ladder's end a person has to look.
+/// Nothing definite is known yet.
 async fn wait(context: &Context, due: &Due, why: String) -> Result<(), StoreError> {
-    let now = context.clock.now();
-    let settings = &context.config.resolve;
-    let give_up = due.created_at + Duration::from_secs(3_600 * u64::from(settings.give_up_hours));
     tracing::warn!(payment.id = %due.claim.payment, kind = due.claim.kind.as_str(), attempts = due.attempts, why, "still unknown");
-    resolve::reschedule(&context.pool, &[due.claim.operation], &[next(settings, due.attempts, now)]).await?;
-    if now > give_up {
-        let why = format!("unknown after {} attempts: {why}", due.attempts);
-        let facts = resolve::give_up(&context.pool, due, &why, now).await?;
-        context.relay.announce(facts);
-    }
+    climb(context, due, Duration::ZERO, &why).await?;
     // The payer is told the truth meanwhile: do not pay again.
     if !due.known_unknown && due.claim.kind != OperationKind::Reverse {
         context.report(&due.claim, None, Outcome::Unknown { why }).await;
@@ -191,8 +187,21 @@ async fn wait(context: &Context, due: &Due, why: String) -> Result<(), StoreErro
     Ok(())
 }
 
-fn next(settings: &crate::config::Resolve, attempts: i32, now: OffsetDateTime) -> OffsetDateTime {
+/// Sets the next rung, `at_least` so long from now; at the ladder's end a person has to look.
+async fn climb(context: &Context, due: &Due, at_least: Duration, why: &str) -> Result<(), StoreError> {
+    let (now, settings) = (context.clock.now(), &context.config.resolve);
+    let next = now + rung(settings, due.attempts).max(at_least);
+    resolve::reschedule(&context.pool, &[due.claim.operation], &[next]).await?;
+    if now > due.created_at + Duration::from_secs(3_600 * u64::from(settings.give_up_hours)) {
+        let why = format!("unknown after {} attempts: {why}", due.attempts);
+        let facts = resolve::give_up(&context.pool, due, &why, now).await?;
+        context.relay.announce(facts);
+    }
+    Ok(())
+}
+
+fn rung(settings: &crate::config::Resolve, attempts: i32) -> Duration {
     let last = settings.schedule_s.len() - 1;
     let rung = usize::try_from(attempts - 1).unwrap_or(0).min(last);
-    now + Duration::from_secs(u64::from(settings.schedule_s[rung]))
+    Duration::from_secs(u64::from(settings.schedule_s[rung]))
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub(super) use self::open::{open, open_reversals};
+pub(super) use self::open::{AuthorizationOf, open, open_reversals};
 pub use self::{
     claim::{claim_authorizations, claim_captures, claim_completions},
     release::{release, release_authorization},

@@ -158,8 +158,8 @@ async fn write(
     let mut transaction = db.begin().await?;
     writes.execute(&mut *transaction).await?;
     authorization_ends(&mut transaction, changes).await?;
-    let reversals: Vec<Uuid> =
-        changes.iter().filter(|change| change.decision.reverse).map(|change| change.known.payment).collect();
+    let undone = changes.iter().filter(|change| change.decision.reverse).map(|change| change.known);
+    let reversals: Vec<_> = undone.map(|known| (known.payment, known.original.as_str())).collect();
     open_reversals(&mut transaction, &reversals, now).await?;
     transaction.commit().await?;
     Ok(announce)

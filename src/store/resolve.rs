@@ -85,6 +85,25 @@ pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Ve
     Ok(due)
 }
 
+/// New leave to send an operation that this worker has taken, and a new lease with it; `None` if it was settled, or taken by
+/// another, meanwhile.
+pub async fn renew(pool: &PgPool, claim: &Claim, terms: &Terms<'_>) -> Result<Option<Claim>, StoreError> {
+    let times = terms.begin();
+    let renewed = sqlx::query(
+        "UPDATE operation SET send_before = $3, next_attempt_at = $4
+         WHERE id = $1 AND owner = $2 AND send_before = $5
+           AND (outcome IS NULL OR outcome = 'unknown') AND NOT closing",
+    )
+    .bind(claim.operation)
+    .bind(terms.owner)
+    .bind(times.send_before)
+    .bind(times.lease_until)
+    .bind(claim.send_before)
+    .execute(pool)
+    .await?;
+    Ok((renewed.rows_affected() == 1).then(|| Claim { send_before: times.send_before, ..claim.clone() }))
+}
+
 /// Sets the next rung of operations that this worker has taken; one that was settled meanwhile is left alone.
 pub async fn reschedule(pool: &PgPool, operations: &[Uuid], at: &[OffsetDateTime]) -> Result<(), StoreError> {
     sqlx::query(
@@ -121,7 +140,7 @@ pub async fn close(pool: &PgPool, claim: &Claim, now: OffsetDateTime) -> Result<
             let write = reversing(claim.payment, row.try_get("version")?, why);
             status::write(&mut transaction, &[write]).await?;
         }
-        open_reversals(&mut transaction, &[claim.payment], now).await?;
+        open_reversals(&mut transaction, &[(claim.payment, &claim.original)], now).await?;
     }
     transaction.commit().await?;
     Ok(())

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool, Row, postgres::PgRow};
+use sqlx::{PgConnection, PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     StoreError,
     facts::{self, FactOf},
-    operations::open_reversals,
+    operations::{AuthorizationOf, open_reversals},
     outbox::{self, OutboxRow},
     read_money, read_word,
     status::{self, Learnt, StatusWrite},
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clock,
     contracts::{ChallengeCompleted, Event as Message, Topic},
-    payment::{Event, PaymentCode, Status},
+    payment::{Event, Money, PaymentCode, Status},
 };
 
 const SOURCE: &str = "/tolom/resolve";
@@ -42,7 +42,15 @@ struct Stalled {
     answered: bool,
     challenge_over: bool,
     lapsing: bool,
-    row: PgRow,
+    /// The reference of its authorization, if one was sent.
+    authorization: Option<String>,
+    amount: Money,
+}
+
+impl Stalled {
+    fn authorization(&self) -> Option<AuthorizationOf<'_>> {
+        Some((self.id, self.authorization.as_deref()?))
+    }
 }
 
 /// Payments that wait to be authorized, and nothing has happened to them for long: their cards may be gone.
@@ -86,13 +94,13 @@ pub async fn revive(
         match payment.status {
             // The payer came back: the bank decides whether that was in time.
             Status::Challenged if payment.answered => announce.push(challenge_completed(payment, now)),
-            Status::Challenged if payment.challenge_over => expired.push(payment.id),
+            Status::Challenged if payment.challenge_over => expired.extend(payment.authorization()),
             Status::Challenged => continue,
             Status::Authorized if payment.lapsing => {
                 writes.push(give_back(payment));
-                expired.push(payment.id);
+                expired.extend(payment.authorization());
             }
-            Status::Authorized => announce.extend(authorized(payment, now)?),
+            Status::Authorized => announce.extend(authorized(payment, now)),
             _ => {
                 announce.push(facts::payment_requested(payment.id, SOURCE, payment.traceparent.clone(), now));
             }
@@ -121,7 +129,9 @@ async fn take(
         "SELECT p.id, p.status, p.version, p.bill_code, p.amount_minor, p.currency, p.traceparent,
                 p.challenge_response IS NOT NULL AS answered,
                 coalesce(p.challenge_until < $3 OR p.updated_at < $3 - interval '1 hour', false) AS challenge_over,
-                p.accepted_at < $4 AS lapsing
+                p.accepted_at < $4 AS lapsing,
+                (SELECT a.reference FROM operation a WHERE a.payment_id = p.id AND a.kind = 'authorize'
+                 AND a.outcome IS DISTINCT FROM 'not_sent') AS authorization_reference
          FROM payment p
          WHERE p.status IN ('accepted', 'authorizing', 'challenged', 'authorized')
            AND (p.updated_at < $1
@@ -140,19 +150,20 @@ async fn take(
     .bind(now - patience.hold)
     .fetch_all(transaction)
     .await?;
-    rows.into_iter()
+    rows.iter()
         .map(|row| {
             let bill: String = row.try_get("bill_code")?;
             Ok(Stalled {
                 id: row.try_get("id")?,
-                status: read_word(&row, "status")?,
+                status: read_word(row, "status")?,
                 version: row.try_get("version")?,
                 bill: bill.parse().map_err(|_| StoreError::Unreadable(format!("payment: {bill}")))?,
                 traceparent: row.try_get("traceparent")?,
                 answered: row.try_get("answered")?,
                 challenge_over: row.try_get("challenge_over")?,
                 lapsing: row.try_get("lapsing")?,
-                row,
+                authorization: row.try_get("authorization_reference")?,
+                amount: read_money(row, "amount_minor", "currency")?,
             })
         })
         .collect()
@@ -171,19 +182,19 @@ fn give_back(payment: &Stalled) -> StatusWrite {
     }
 }
 
-fn authorized(payment: &Stalled, now: OffsetDateTime) -> Result<Option<OutboxRow>, StoreError> {
+fn authorized(payment: &Stalled, now: OffsetDateTime) -> Option<OutboxRow> {
     let of = FactOf {
         payment: payment.id,
         bill: payment.bill.clone(),
         version: payment.version,
         status: payment.status,
-        amount: read_money(&payment.row, "amount_minor", "currency")?,
+        amount: payment.amount,
         card: None,
         decline_reason: None,
         receipt_number: None,
         traceparent: payment.traceparent.clone(),
     };
-    Ok(facts::fact(of, SOURCE, now))
+    facts::fact(of, SOURCE, now)
 }
 
 fn challenge_completed(payment: &Stalled, now: OffsetDateTime) -> OutboxRow {

@@ -8,9 +8,10 @@ use std::{
 use tokio::{io::AsyncReadExt, net::TcpListener};
 use tokio_util::sync::CancellationToken;
 use tolom::{
+    clock::Clock,
     config::CaptureMode,
     payer::Payer,
-    simulator,
+    simulator::{self, Simulator, SimulatorOptions},
     store::{
         operations::{Claimed, Terms, claim_captures},
         sessions::Sessions,
@@ -102,6 +103,56 @@ async fn a_capture_that_never_arrived_is_not_sent_for_a_bill_that_was_paid_elsew
     world.run(workers::ALL.to_vec()).await;
     world.wait_until("SELECT count(*) FROM payment WHERE status = 'reversed'", 1).await;
     world.wait_until("SELECT count(*) FROM operation WHERE kind = 'capture' AND outcome = 'not_sent'", 1).await;
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_that_never_arrived_is_sent_however_long_it_takes_to_learn_that() {
+    let slow = SimulatorOptions { latency: "300".parse().unwrap(), ..SimulatorOptions::default() };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(simulator::serve(listener, Simulator::with_options(Clock::system(), slow), stop.clone()));
+    let mut world = World::prepared(|config| {
+        config.acquirer.url = format!("http://{address}");
+        config.acquirer.send_within_ms = 100;
+    })
+    .await;
+    world.run(workers::ALL.into_iter().filter(|role| ["authorize", "record"].contains(&role.name)).collect()).await;
+    let bill = world.bill("1100020005").await;
+    let id = world.pay(&bill, GOOD).await.id().unwrap();
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'authorized'", 1).await;
+    let terms = Terms { owner: "dead", clock: &world.clock, send_within: Duration::ZERO, lease: Duration::ZERO };
+    claim_captures(&Sessions::new(world.pool.clone()), &[id], &terms).await.unwrap();
+    world.stop().await;
+    world.run(workers::ALL.to_vec()).await;
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'captured'", 1).await;
+    world.stop().await;
+    tolom::broker::remove(&world.broker).await.unwrap();
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_records_is_told_by_the_rungs_and_then_a_person() {
+    let mut world = World::prepared(|config| {
+        config.acquirer.capture = CaptureMode::AtAuthorization;
+        config.resolve.schedule_s = vec![3_600];
+    })
+    .await;
+    world.run(all_but("record")).await;
+    let bill = world.bill("1100020006").await;
+    world.pay(&bill, GOOD).await.id().unwrap();
+    // Its lease ends, the acquirer says that it took the money, and nobody writes that down.
+    let waits = "SELECT count(*) FROM operation WHERE attempts = 2 AND next_attempt_at > now() + interval '50 minutes'";
+    world.wait_until(waits, 1).await;
+    // A day later a person is asked, who need do nothing once it is recorded after all.
+    sqlx::query("UPDATE operation SET created_at = now() - interval '25 hours', next_attempt_at = now()")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'review'", 1).await;
+    world.run_too(workers::ALL.into_iter().filter(|role| role.name == "record").collect()).await;
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'captured'", 1).await;
     world.finish().await;
 }
 

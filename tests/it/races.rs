@@ -233,3 +233,22 @@ async fn news_that_a_dead_payment_absorbs_moves_its_version() {
     assert_eq!(world.count("SELECT count(*) FROM operation WHERE kind = 'reverse'").await, 1);
     end(world).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_of_what_was_proven_not_sent_is_given_back() {
+    let (world, payment) = one_accepted().await;
+    let (claim, card) = claimed_with_card(&world, payment).await;
+    release_authorization(&world.pool, &claim, &card, "refused", world.clock.now()).await.unwrap();
+    sqlx::query("DELETE FROM sealed_card").execute(&world.pool).await.unwrap();
+    let (ended, _) = fail_without_card(&world.pool, &[payment], &terms(&world)).await.unwrap();
+    assert_eq!(ended, [payment]);
+    let (sessions, now) = (Sessions::new(world.pool.clone()), world.clock.now());
+    let late = report(&claim, approval(&world, &claim, false));
+    record(&sessions, &[late], now, now).await.unwrap();
+    let undone: Vec<String> = sqlx::query_scalar("SELECT original_reference FROM operation WHERE kind = 'reverse'")
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(undone, [claim.reference], "the very authorization that the bank says it has approved");
+    end(world).await;
+}

@@ -6,36 +6,38 @@ use uuid::Uuid;
 
 use crate::{clock, payment::OperationKind, store::StoreError};
 
-/// Opens reversals of the payments' authorizations, due at once; a payment has at most one.
+/// An authorization, by its payment and its own reference at the acquirer.
+pub(in crate::store) type AuthorizationOf<'a> = (Uuid, &'a str);
+
+/// Opens reversals of authorizations, due at once; a payment has at most one.
 pub(in crate::store) async fn open_reversals(
     transaction: &mut PgConnection,
-    payments: &[Uuid],
+    authorizations: &[AuthorizationOf<'_>],
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    open(transaction, OperationKind::Reverse, payments, now).await
+    open(transaction, OperationKind::Reverse, authorizations, now).await
 }
 
-/// Opens operations on the payments' authorizations, due at once; a payment has at most one of a kind. It bears on what may
-/// be decided about a payment, and so moves its version.
+/// Opens operations on authorizations, due at once; a payment has at most one of a kind. It bears on what may be decided
+/// about a payment, and so moves its version.
 pub(in crate::store) async fn open(
     transaction: &mut PgConnection,
     kind: OperationKind,
-    payments: &[Uuid],
+    authorizations: &[AuthorizationOf<'_>],
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    if payments.is_empty() {
+    if authorizations.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = payments.iter().map(|_| clock::new_id()).collect();
+    let ids: Vec<Uuid> = authorizations.iter().map(|_| clock::new_id()).collect();
+    let (payments, references): (Vec<Uuid>, Vec<&str>) = authorizations.iter().copied().unzip();
     sqlx::query(
         "WITH opened AS (
          INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer, amount_minor, currency,
                                 next_attempt_at)
-         SELECT n.id, p.id, $4, replace(n.id::text, '-', ''), a.reference, p.acquirer, p.amount_minor,
-                p.currency, $3
-         FROM unnest($1::uuid[], $2::uuid[]) n(id, payment_id)
+         SELECT n.id, p.id, $5, replace(n.id::text, '-', ''), n.original, p.acquirer, p.amount_minor, p.currency, $4
+         FROM unnest($1::uuid[], $2::uuid[], $3::text[]) n(id, payment_id, original)
          JOIN payment p ON p.id = n.payment_id
-         JOIN operation a ON a.payment_id = p.id AND a.kind = 'authorize' AND a.outcome IS DISTINCT FROM 'not_sent'
          ON CONFLICT (payment_id, kind)
              WHERE kind <> 'refund' AND NOT (kind = 'authorize' AND outcome IS NOT DISTINCT FROM 'not_sent')
              DO NOTHING RETURNING payment_id)
@@ -43,6 +45,7 @@ pub(in crate::store) async fn open(
     )
     .bind(ids)
     .bind(payments)
+    .bind(references)
     .bind(now)
     .bind(kind.as_str())
     .execute(transaction)

@@ -52,13 +52,15 @@ pub enum Settled {
 /// What is known of a payment that may have to be settled by hand; `None` if nothing of it was ever sent.
 pub async fn case(pool: &PgPool, payment: Uuid) -> Result<Option<Case>, StoreError> {
     let mut transaction = pool.begin().await?;
-    Ok(read(&mut transaction, payment).await?.map(|(_, case)| case))
+    Ok(read(&mut transaction, payment).await?.map(|sent| sent.case))
 }
 
 /// Records what a person says. Repeating it changes nothing: the payment does not wait any more.
 pub async fn settle_by_hand(pool: &PgPool, hand: &ByHand<'_>) -> Result<Settled, StoreError> {
     let mut transaction = pool.begin().await?;
-    let Some((authorization, case)) = read(&mut transaction, hand.payment).await? else { return Ok(Settled::Unknown) };
+    let Some(Sent { authorization, original, case }) = read(&mut transaction, hand.payment).await? else {
+        return Ok(Settled::Unknown);
+    };
     let report = match by_hand::settle(case, hand.word) {
         Ok(report) => report,
         Err(why) => return Ok(Settled::Refused(why.to_owned())),
@@ -70,7 +72,7 @@ pub async fn settle_by_hand(pool: &PgPool, hand: &ByHand<'_>) -> Result<Settled,
                 close_open(&mut transaction, hand.payment).await?;
             }
             // A report needs an operation to be about; one that is opened here is settled before anybody sees it.
-            open(&mut transaction, kind, &[hand.payment], hand.now).await?;
+            open(&mut transaction, kind, &[(hand.payment, &original)], hand.now).await?;
             newest(&mut transaction, hand.payment, kind).await?
         }
     };
@@ -90,8 +92,17 @@ pub async fn settle_by_hand(pool: &PgPool, hand: &ByHand<'_>) -> Result<Settled,
     Ok(Settled::Done(status, announce))
 }
 
-/// The payment's authorization, newest and sent, and what is known. Locks the bill and the payment.
-async fn read(transaction: &mut PgConnection, payment: Uuid) -> Result<Option<(Uuid, Case)>, StoreError> {
+/// A payment of which something was sent to the acquirer.
+struct Sent {
+    /// Its authorization: the newest operation that is one, sent rather than not.
+    authorization: Uuid,
+    /// The reference of that.
+    original: String,
+    case: Case,
+}
+
+/// What is known of a payment. Locks the bill and the payment.
+async fn read(transaction: &mut PgConnection, payment: Uuid) -> Result<Option<Sent>, StoreError> {
     let authorization: Option<Uuid> = sqlx::query_scalar(
         "SELECT id FROM operation WHERE payment_id = $1 AND kind IN ('authorize', 'complete_challenge')
          ORDER BY outcome IS NOT DISTINCT FROM 'not_sent', created_at DESC, id DESC LIMIT 1",
@@ -124,7 +135,7 @@ async fn read(transaction: &mut PgConnection, payment: Uuid) -> Result<Option<(U
         reversal,
         capture_at_once: row.try_get("capture_at_once")?,
     };
-    Ok(Some((authorization, case)))
+    Ok(Some(Sent { authorization, original: known.original.clone(), case }))
 }
 
 /// A reversal takes over what is open, as when `resolve` closes a reference.

@@ -17,6 +17,8 @@ pub(super) struct Loaded {
     pub(super) payment: Uuid,
     pub(super) kind: OperationKind,
     pub(super) reference: String,
+    /// The reference of the authorization that it is about.
+    pub(super) original: String,
     pub(super) acquirer: String,
     pub(super) amount: Money,
     pub(super) outcome: Option<String>,
@@ -56,8 +58,8 @@ impl Asked {
 /// Reads what a batch of reports is about, by operation.
 pub(super) async fn load(db: &mut PgConnection, asked: &[Asked]) -> Result<HashMap<Uuid, Loaded>, StoreError> {
     let rows = sqlx::query(
-        "SELECT o.id AS operation, o.payment_id, o.kind, o.reference, o.acquirer, o.amount_minor, o.currency,
-                o.outcome, p.status, p.version, p.bill_code, p.card_number_masked, p.card_brand, p.traceparent,
+        "SELECT o.id AS operation, o.payment_id, o.kind, o.reference, o.original_reference, o.acquirer, o.amount_minor,
+                o.currency, o.outcome, p.status, p.version, p.bill_code, p.card_number_masked, p.card_brand, p.traceparent,
                 b.agency, b.service, (b.status = 'open' OR b.paid_by IS NOT DISTINCT FROM p.id) AS bill_awaits,
                 l.held, l.captured,
                 EXISTS (SELECT FROM operation r WHERE r.payment_id = p.id AND r.kind = 'reverse') AS reversal_exists,
@@ -111,6 +113,7 @@ fn loaded(row: &PgRow) -> Result<Loaded, StoreError> {
         payment: row.try_get("payment_id")?,
         kind: word("kind")?.parse().map_err(|_| unreadable("kind"))?,
         reference: word("reference")?,
+        original: word("original_reference")?,
         acquirer: word("acquirer")?,
         amount: Money::new(row.try_get("amount_minor")?, currency),
         outcome: row.try_get("outcome")?,
