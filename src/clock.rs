@@ -1,5 +1,6 @@
-//! Time and identifiers, injected so that tests and the simulation may drive them.
+//! Time, identifiers and chance, injected so that tests and the simulation may drive them.
 
+mod dice;
 mod ids;
 
 use std::{
@@ -13,7 +14,10 @@ use std::{
 use time::{Date, OffsetDateTime, UtcOffset};
 use tokio::sync::Notify;
 
-pub use self::ids::{follow, new_id, new_secret_id};
+pub use self::{
+    dice::Dice,
+    ids::{follow, new_id, new_secret_id},
+};
 
 /// Asia/Bishkek has been UTC+6 without daylight saving since 2005-08-12 (IANA tz database, file `asia`).
 pub const BISHKEK: UtcOffset = match UtcOffset::from_hms(6, 0, 0) {

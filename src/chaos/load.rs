@@ -17,9 +17,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::plan::Dice;
 use crate::{
-    clock::{Clock, bishkek_day},
+    clock::{Clock, Dice, bishkek_day},
     config::{Config, Secret},
     contracts,
     payer::{Payer, PayerError, Request, SealingKey, Submitted},

@@ -8,6 +8,7 @@ use super::{
     cast::{Cast, Lane, Peer, Target},
     kind::Kind,
 };
+use crate::clock::Dice;
 
 /// Faults that may be under way at once. More would only hide each other.
 const AT_ONCE: usize = 4;
@@ -42,37 +43,13 @@ fn words<S: serde::Serializer>(target: &Target, serializer: S) -> Result<S::Ok, 
     serializer.collect_str(target)
 }
 
-/// Random numbers that are the same everywhere for ever: SplitMix64 (Steele, Lea, Flood, 2014).
-#[derive(Debug, Clone)]
-pub struct Dice(u64);
+fn within(dice: &mut Dice, (from, to): (u64, u64)) -> Duration {
+    Duration::from_millis(from + dice.below(to - from + 1))
+}
 
-impl Dice {
-    /// Dice that always fall the same for a seed.
-    pub const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
-    pub const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `limit`, which must not be zero.
-    pub const fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn within(&mut self, (from, to): (u64, u64)) -> Duration {
-        Duration::from_millis(from + self.below(to - from + 1))
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
-        let count = u64::try_from(from.len()).ok().filter(|count| *count > 0)?;
-        usize::try_from(self.below(count)).ok().and_then(|at| from.get(at)).cloned()
-    }
+fn pick<T: Clone>(dice: &mut Dice, from: &[T]) -> Option<T> {
+    let count = u64::try_from(from.len()).ok().filter(|count| *count > 0)?;
+    usize::try_from(dice.below(count)).ok().and_then(|at| from.get(at)).cloned()
 }
 
 /// The faults of a run, in the order of their beginning. Each is over before the run is; lanes never overlap.
@@ -90,7 +67,7 @@ pub fn plan(seed: u64, length: Duration, cast: &Cast) -> Vec<Fault> {
         kinds.sort_unstable_by(|a, b| b.cmp(a));
         let chosen = kinds.into_iter().filter(|_| under_way < AT_ONCE).find_map(|(_, kind)| {
             let traits = kind.traits();
-            let lasts = dice.within(traits.lasts_ms);
+            let lasts = within(&mut dice, traits.lasts_ms);
             let until = at + lasts + Duration::from_millis(traits.mended_ms);
             let targets: Vec<Target> = cast.targets(kind);
             let free = targets.into_iter().filter(|target| busy.get(&target.lane()).is_none_or(|until| *until <= at));
@@ -108,7 +85,7 @@ pub fn plan(seed: u64, length: Duration, cast: &Cast) -> Vec<Fault> {
             busy.insert(fault.target.lane(), until);
             faults.push(fault);
         }
-        at += dice.within(GAP_MS);
+        at += within(&mut dice, GAP_MS);
     }
     faults
 }
@@ -122,9 +99,9 @@ fn pick_target(dice: &mut Dice, free: &[Target]) -> Option<Target> {
     let mut peers: Vec<Option<Peer>> = free.iter().map(peer).collect();
     peers.sort_unstable();
     peers.dedup();
-    let chosen = dice.pick(&peers)?;
+    let chosen = pick(dice, &peers)?;
     let same: Vec<Target> = free.iter().filter(|target| peer(target) == chosen).cloned().collect();
-    dice.pick(&same)
+    pick(dice, &same)
 }
 
 /// The plan for people.

@@ -5,10 +5,7 @@ use std::cell::RefCell;
 use time::OffsetDateTime;
 use uuid::{Builder, Uuid};
 
-use super::{Clock, millis};
-
-/// The golden ratio's bits: the step of SplitMix64 (Steele, Lea, Flood 2014).
-const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+use super::{Clock, Dice, millis};
 
 thread_local! {
     static FOLLOWED: RefCell<Option<Followed>> = const { RefCell::new(None) };
@@ -17,7 +14,7 @@ thread_local! {
 /// What the identifiers of a thread follow.
 struct Followed {
     clock: Clock,
-    state: u64,
+    dice: Dice,
     /// Identifiers made so far.
     made: u32,
 }
@@ -26,7 +23,7 @@ struct Followed {
 /// repeated to the letter. For simulations: such identifiers can be guessed. They are as unique as the pair of seed and
 /// clock is, and those of version 7 stand in the order in which they were made.
 pub fn follow(clock: Clock, seed: u64) {
-    FOLLOWED.set(Some(Followed { clock, state: seed, made: 0 }));
+    FOLLOWED.set(Some(Followed { clock, dice: Dice::new(seed), made: 0 }));
 }
 
 /// A new identifier: UUID version 7 (RFC 9562), so that rows made together stand together on disk.
@@ -66,10 +63,7 @@ fn followed(make: impl FnOnce(&mut Followed) -> Uuid) -> Option<Uuid> {
 impl Followed {
     fn next(&mut self) -> u64 {
         self.made += 1;
-        self.state = self.state.wrapping_add(STEP);
-        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        self.dice.next()
     }
 }
 

@@ -80,11 +80,7 @@ impl Known<'_> {
     }
 
     fn review(&self, why: &'static str) -> Result<Decision, IllegalTransition> {
-        let events: &[Event] = match self.status {
-            Status::Authorizing | Status::Challenged => &[Event::OutcomeUnknown, Event::ReviewRequired],
-            _ => &[Event::ReviewRequired],
-        };
-        Ok(Decision { steps: self.steps(events)?, conflict: Some(why), ..Decision::default() })
+        Ok(Decision { steps: self.steps(self.status.to_review())?, conflict: Some(why), ..Decision::default() })
     }
 }
 

@@ -191,6 +191,14 @@ impl Status {
         Ok(to)
     }
 
+    /// What happens to a payment that a person has to look at: one that was never reported as unknown is unknown now.
+    pub const fn to_review(self) -> &'static [Event] {
+        match self {
+            Self::Authorizing | Self::Challenged => &[Event::OutcomeUnknown, Event::ReviewRequired],
+            _ => &[Event::ReviewRequired],
+        }
+    }
+
     /// Whether this payment holds its bill: no other may be accepted for it.
     pub const fn is_live(self) -> bool {
         !matches!(self, Self::Declined | Self::Failed | Self::Reversed)

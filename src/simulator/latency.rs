@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use crate::clock::Dice;
+
 /// The longest mean, in milliseconds.
 const LONGEST_MS: u64 = 20_000;
 /// An exponential wait is cut at so many times its mean: one of 22,000 is longer.
@@ -37,14 +39,9 @@ impl Latency {
     }
 }
 
-/// From 0 to below 1, the same for the same seed and number (SplitMix64).
-pub(crate) fn chance(seed: u64, number: u64) -> f64 {
-    let mut mixed = seed.wrapping_add(number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^= mixed >> 31;
-    // 53 bits are what a float holds.
-    (mixed >> 11) as f64 / (1_u64 << 53) as f64
+/// From 0 to below 1, the same for the same seed and number.
+pub(crate) const fn chance(seed: u64, number: u64) -> f64 {
+    Dice::after(seed, number).fraction()
 }
 
 impl FromStr for Latency {

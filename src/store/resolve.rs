@@ -9,10 +9,10 @@ use super::{
     facts::{self, FactOf},
     operations::{Claim, Terms, open_reversals},
     outbox::{self, OutboxRow},
-    read_word,
+    read_money, read_word,
     status::{self, Learnt, StatusWrite},
 };
-use crate::payment::{Event, Money, Status};
+use crate::payment::Status;
 
 const SOURCE: &str = "/tolom/resolve";
 
@@ -58,17 +58,14 @@ pub async fn take_due(pool: &PgPool, terms: &Terms<'_>, limit: i64) -> Result<Ve
     let mut due = rows
         .iter()
         .map(|row| {
-            let (kind, currency): (String, String) = (row.try_get("kind")?, row.try_get("currency")?);
-            let unreadable = |word: &str| StoreError::Unreadable(format!("operation: {word}"));
-            let currency = currency.parse().map_err(|_| unreadable(&currency))?;
             Ok(Due {
                 claim: Claim {
                     operation: row.try_get("id")?,
                     payment: row.try_get("payment_id")?,
-                    kind: kind.parse().map_err(|_| unreadable(&kind))?,
+                    kind: read_word(row, "kind")?,
                     reference: row.try_get("reference")?,
                     original: row.try_get("original_reference")?,
-                    amount: Money::new(row.try_get("amount_minor")?, currency),
+                    amount: read_money(row, "amount_minor", "currency")?,
                     send_before: times.send_before,
                     capture_at_once: row.try_get("capture_at_once")?,
                     traceparent: row.try_get("traceparent")?,
@@ -137,27 +134,13 @@ pub async fn close(pool: &PgPool, claim: &Claim, now: OffsetDateTime) -> Result<
         // What was held goes back: the payer is told so at once. What was never known waits for the acknowledgement.
         if read_word::<Status>(&row, "status")? == Status::Authorized {
             let why = "the capture never arrived, and the bill was paid by another channel";
-            let write = reversing(claim.payment, row.try_get("version")?, why);
+            let write = StatusWrite::give_back(claim.payment, row.try_get("version")?, why);
             status::write(&mut transaction, &[write]).await?;
         }
         open_reversals(&mut transaction, &[(claim.payment, &claim.original)], now).await?;
     }
     transaction.commit().await?;
     Ok(())
-}
-
-/// An authorization that is given back.
-fn reversing(payment: Uuid, version: i32, why: &str) -> StatusWrite {
-    StatusWrite {
-        payment,
-        from: Status::Authorized,
-        version,
-        steps: vec![(Event::ReversalRequired, Status::Reversing)],
-        learnt: Learnt::default(),
-        operation: None,
-        actor: "resolve".to_owned(),
-        detail: Some(why.to_owned()),
-    }
 }
 
 /// The ladder is exhausted: a person has to look. Returns the fact for the payer's page, committed.
@@ -177,16 +160,11 @@ pub async fn give_up(pool: &PgPool, due: &Due, why: &str, now: OffsetDateTime) -
     if !open {
         return Ok(Vec::new());
     }
-    let (word, bill): (String, String) = (row.try_get("status")?, row.try_get("bill_code")?);
-    let from: Status = word.parse().map_err(|_| StoreError::Unreadable(format!("payment: {word}")))?;
+    let from: Status = read_word(&row, "status")?;
+    let bill: String = row.try_get("bill_code")?;
     let mut announce = Vec::new();
-    // What was never reported as unknown is unknown now.
-    let events: &[Event] = match from {
-        Status::Authorizing | Status::Challenged => &[Event::OutcomeUnknown, Event::ReviewRequired],
-        _ => &[Event::ReviewRequired],
-    };
     let (mut to, mut steps) = (from, Vec::new());
-    for event in events {
+    for event in from.to_review() {
         let Ok(after) = to.after(event) else { break };
         to = after;
         steps.push((*event, after));

@@ -13,12 +13,12 @@ use super::{
     operations::{AuthorizationOf, open_reversals},
     outbox::{self, OutboxRow},
     read_money, read_word,
-    status::{self, Learnt, StatusWrite},
+    status::{self, StatusWrite},
 };
 use crate::{
     clock,
     contracts::{ChallengeCompleted, Event as Message, Topic},
-    payment::{Event, Money, PaymentCode, Status},
+    payment::{Money, PaymentCode, Status},
 };
 
 const SOURCE: &str = "/tolom/resolve";
@@ -97,7 +97,8 @@ pub async fn revive(
             Status::Challenged if payment.challenge_over => expired.extend(payment.authorization()),
             Status::Challenged => continue,
             Status::Authorized if payment.lapsing => {
-                writes.push(give_back(payment));
+                let why = "the hold was about to lapse without a capture";
+                writes.push(StatusWrite::give_back(payment.id, payment.version, why));
                 expired.extend(payment.authorization());
             }
             Status::Authorized => announce.extend(authorized(payment, now)),
@@ -167,19 +168,6 @@ async fn take(
             })
         })
         .collect()
-}
-
-fn give_back(payment: &Stalled) -> StatusWrite {
-    StatusWrite {
-        payment: payment.id,
-        from: payment.status,
-        version: payment.version,
-        steps: vec![(Event::ReversalRequired, Status::Reversing)],
-        learnt: Learnt::default(),
-        operation: None,
-        actor: "resolve".to_owned(),
-        detail: Some("the hold was about to lapse without a capture".to_owned()),
-    }
 }
 
 fn authorized(payment: &Stalled, now: OffsetDateTime) -> Option<OutboxRow> {

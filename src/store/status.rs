@@ -50,6 +50,20 @@ pub struct Learnt {
 }
 
 impl StatusWrite {
+    /// What was authorized is given back, as `resolve` has found it necessary.
+    pub(super) fn give_back(payment: Uuid, version: i32, why: &str) -> Self {
+        Self {
+            payment,
+            from: Status::Authorized,
+            version,
+            steps: vec![(Event::ReversalRequired, Status::Reversing)],
+            learnt: Learnt::default(),
+            operation: None,
+            actor: "resolve".to_owned(),
+            detail: Some(why.to_owned()),
+        }
+    }
+
     /// Where the payment stands afterwards.
     pub fn to(&self) -> Status {
         self.steps.last().map_or(self.from, |(_, status)| *status)

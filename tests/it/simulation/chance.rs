@@ -1,21 +1,18 @@
 //! All the chance there is in a run: one stream of numbers from one seed.
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, well mixed, and the same everywhere.
-pub(super) struct Chance(u64);
+use tolom::clock::Dice;
+
+pub(super) struct Chance(Dice);
 
 impl Chance {
     pub(super) fn new(seed: u64) -> Self {
         // Neighbouring seeds must not give neighbouring streams.
-        let mut chance = Self(seed ^ 0x70_6F6C_6F6D);
-        chance.next();
-        Self(chance.next())
+        let mut dice = Dice::after(seed ^ 0x70_6F6C_6F6D, 1);
+        Self(Dice::new(dice.next()))
     }
 
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        self.0.next()
     }
 
     /// 0 to `below - 1`.
