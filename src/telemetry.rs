@@ -26,6 +26,150 @@ const BATCHES: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0]
 /// How often old histogram samples are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
 
+/// What a metric is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One series a label set, that only grows.
+    Counter,
+    /// One series a label set.
+    Gauge,
+    /// `_bucket`, `_sum` and `_count`, the first with the label `le`.
+    Histogram,
+}
+
+/// A metric of ours.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// What it is.
+    pub kind: Kind,
+    /// Its name, in base units.
+    pub name: &'static str,
+    /// Its labels; never an id.
+    pub labels: &'static [&'static str],
+    /// What it tells.
+    pub about: &'static str,
+}
+
+/// Every metric there is.
+pub const METRICS: [Metric; 34] = {
+    use Kind::{Counter, Gauge, Histogram};
+    [
+        metric(
+            Counter,
+            "tolom_payments_total",
+            &["outcome"],
+            "Statuses that payments entered through the record worker",
+        ),
+        metric(
+            Counter,
+            "tolom_payments_submitted_total",
+            &["result"],
+            "Submissions at the intake, by what became of them",
+        ),
+        metric(Histogram, "tolom_intake_batch_size", &[], "Submissions accepted in one statement"),
+        metric(
+            Histogram,
+            "tolom_stage_duration_seconds",
+            &["stage"],
+            "From the 202 to a stage of a payment whose payer did not have to confirm",
+        ),
+        metric(
+            Histogram,
+            "tolom_operation_duration_seconds",
+            &["acquirer", "kind", "outcome"],
+            "Calls to the acquirer",
+        ),
+        metric(
+            Gauge,
+            "tolom_acquirer_circuit_open",
+            &["acquirer"],
+            "1 while nothing but probes is sent to the acquirer",
+        ),
+        metric(
+            Counter,
+            "tolom_acquirer_circuit_opened_total",
+            &["acquirer"],
+            "Times that the circuit to the acquirer opened",
+        ),
+        metric(Counter, "tolom_worker_messages_total", &["queue", "result"], "Messages settled, by queue and result"),
+        metric(Histogram, "tolom_worker_duration_seconds", &["queue"], "Batches handled"),
+        metric(Gauge, "tolom_worker_in_flight", &["queue"], "Messages received and not settled"),
+        metric(Counter, "tolom_worker_panics_total", &["worker"], "Panics that were caught, by the queue or task"),
+        metric(Gauge, "tolom_consumers_alive", &["queue"], "Consumers of a queue in this process"),
+        metric(
+            Counter,
+            "tolom_consumer_rebuilds_total",
+            &["queue", "reason"],
+            "Consumers built anew, by queue and reason",
+        ),
+        metric(Gauge, "tolom_queue_messages", &["queue"], "Messages waiting in a queue"),
+        metric(Gauge, "tolom_dead_letters", &["queue"], "Dead letters of a queue at the broker"),
+        metric(
+            Gauge,
+            "tolom_parked_dead_letters",
+            &["queue"],
+            "Dead letters of a queue that are parked and wait for a person",
+        ),
+        metric(Counter, "tolom_dead_letters_parked_total", &["queue"], "Dead letters taken from the broker and parked"),
+        metric(Gauge, "tolom_outbox_rows", &[], "Committed messages not confirmed yet"),
+        metric(Gauge, "tolom_outbox_oldest_age_seconds", &[], "Age of the oldest of them"),
+        metric(
+            Counter,
+            "tolom_published_messages_total",
+            &["result"],
+            "Messages published, by what the broker answered",
+        ),
+        metric(Gauge, "tolom_broker_blocked", &[], "1 while the broker blocks publishing"),
+        metric(Gauge, "tolom_oldest_unknown_age_seconds", &[], "Age of the oldest payment whose outcome is unknown"),
+        metric(Gauge, "tolom_payments_in_review", &[], "Payments that a person has to settle"),
+        metric(
+            Gauge,
+            "tolom_captured_minor",
+            &["source", "currency"],
+            "Captured less given back, in minor units, by source and currency",
+        ),
+        metric(
+            Gauge,
+            "tolom_conservation_difference_minor",
+            &["currency"],
+            "Largest difference between the sources, in minor units",
+        ),
+        metric(Gauge, "tolom_bills_paid_twice", &[], "Bills with more than one payment that was taken"),
+        metric(Counter, "tolom_receipts_total", &["result"], "Attempts to send receipts, by result"),
+        metric(Counter, "tolom_notices_total", &["kind", "result"], "Attempts to send notices, by kind and result"),
+        metric(Counter, "tolom_sms_total", &["result"], "Attempts to send receipts by SMS, by result"),
+        metric(
+            Counter,
+            "tolom_requests_shed_total",
+            &["reason"],
+            "Requests refused for now, by what there is too much of",
+        ),
+        metric(
+            Counter,
+            "tolom_limited_total",
+            &["by", "what"],
+            "Requests refused by a limit, by what it counts and what was asked",
+        ),
+        metric(
+            Gauge,
+            "tolom_limits_shut",
+            &["by"],
+            "Bills, browsers and cards that have to wait after too many declines",
+        ),
+        metric(
+            Counter,
+            "tolom_http_requests_total",
+            &["route", "method", "status"],
+            "HTTP requests by route, method and status",
+        ),
+        metric(Histogram, "tolom_http_request_duration_seconds", &["route", "method"], "HTTP requests"),
+    ]
+};
+
+const fn metric(kind: Kind, name: &'static str, labels: &'static [&'static str], about: &'static str) -> Metric {
+    Metric { kind, name, labels, about }
+}
+
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Starts logging to standard error. Repeating it changes nothing.
@@ -92,42 +236,13 @@ pub fn metrics() -> &'static PrometheusHandle {
 }
 
 fn describe() {
-    let counters = [
-        ("tolom_payments_total", "Payments that entered a status, by outcome"),
-        ("tolom_worker_messages_total", "Messages settled, by queue and result"),
-        ("tolom_worker_panics_total", "Panics that were caught, by the queue or task"),
-        ("tolom_consumer_rebuilds_total", "Consumers built anew, by queue and reason"),
-        ("tolom_requests_shed_total", "Requests refused for now, by what there is too much of"),
-        ("tolom_limited_total", "Requests refused by a limit, by what it counts and what was asked"),
-        ("tolom_published_messages_total", "Messages published, by what the broker answered"),
-        ("tolom_receipts_total", "Attempts to send receipts, by result"),
-        ("tolom_notices_total", "Attempts to send notices, by kind and result"),
-        ("tolom_http_requests_total", "HTTP requests by route, method and status"),
-    ];
-    let gauges = [
-        ("tolom_worker_in_flight", "Messages received and not settled"),
-        ("tolom_consumers_alive", "Consumers of a queue in this process"),
-        ("tolom_limits_shut", "Bills, browsers and cards that have to wait after too many declines"),
-        ("tolom_queue_messages", "Messages waiting in a queue"),
-        ("tolom_dead_letters", "Dead letters of a queue"),
-        ("tolom_outbox_rows", "Committed messages not confirmed yet"),
-        ("tolom_outbox_oldest_age_seconds", "Age of the oldest of them"),
-        ("tolom_oldest_unknown_age_seconds", "Age of the oldest payment whose outcome is unknown"),
-        ("tolom_payments_in_review", "Payments that a person has to settle"),
-        ("tolom_broker_blocked", "1 while the broker blocks publishing"),
-        ("tolom_captured_minor", "Captured less given back, in minor units, by source and currency"),
-        ("tolom_conservation_difference_minor", "Largest difference between the sources, in minor units"),
-        ("tolom_bills_paid_twice", "Bills with more than one payment that was taken"),
-    ];
-    let histograms = [
-        ("tolom_operation_duration_seconds", "Calls to the acquirer"),
-        ("tolom_worker_duration_seconds", "Batches handled"),
-        ("tolom_stage_duration_seconds", "From the 202 to a stage of the payment"),
-        ("tolom_http_request_duration_seconds", "HTTP requests"),
-    ];
-    counters.into_iter().for_each(|(name, about)| metrics::describe_counter!(name, about));
-    gauges.into_iter().for_each(|(name, about)| metrics::describe_gauge!(name, about));
-    histograms.into_iter().for_each(|(name, about)| metrics::describe_histogram!(name, metrics::Unit::Seconds, about));
+    for Metric { kind, name, about, .. } in METRICS {
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, about),
+            Kind::Gauge => metrics::describe_gauge!(name, about),
+            Kind::Histogram => metrics::describe_histogram!(name, about),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tolom::workers;
+
 /// Which modules a module of the library may import; itself always. What is not listed may import anything.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("payment", &[]),
@@ -87,7 +89,8 @@ const AT_HOME: &[(&str, &[&str])] = &[
     ("tikv_jemallocator", &["main"]),
 ];
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
+/// The Rust files in a folder.
+pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -124,10 +127,15 @@ fn library() -> Vec<(PathBuf, String, String)> {
 
 /// The modules of this crate that a code names: `crate::x`, and the first names of `use crate::{ ... }`.
 fn imports(code: &str) -> Vec<String> {
+    named(code, "crate::")
+}
+
+/// What a code names in this place, alone or in a group.
+fn named(code: &str, place: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = code;
-    while let Some(at) = rest.find("crate::") {
-        rest = &rest[at + "crate::".len()..];
+    while let Some(at) = rest.find(place) {
+        rest = &rest[at + place.len()..];
         if let Some(group) = rest.strip_prefix('{') {
             let (mut depth, mut word, mut top) = (0, String::new(), true);
             for char in group.chars() {
@@ -185,9 +193,9 @@ fn vendor_crates_stay_home() {
 fn workers_do_not_know_each_other() {
     for (file, module, code) in library() {
         if module == "workers" && !file.ends_with("mod.rs") {
-            for other in ["authorize", "record", "capture", "receipt", "notice", "resolve", "park"] {
-                let names = format!("workers::{other}");
-                assert!(!code.contains(&names), "{} names {names}", file.display());
+            let names = ["workers::", "super::"].into_iter().flat_map(|place| named(&code, place));
+            for name in names {
+                assert!(workers::ALL.iter().all(|role| role.name != name), "{} names {name}", file.display());
             }
         }
     }
@@ -196,4 +204,5 @@ fn workers_do_not_know_each_other() {
 #[test]
 fn the_reader_of_imports_sees_through_groups() {
     assert_eq!(imports("use crate::{\n a::{b, c},\n d,\n};\nlet x = crate::e::f();"), ["a", "d", "e"]);
+    assert_eq!(named("use super::{a, b::C};\nsuper::d::e()", "super::"), ["a", "b", "d"]);
 }

@@ -1,78 +1,34 @@
-//! Dashboards and alert rules against the metrics that exist. Syntax and behaviour of the rules are `promtool`'s to
-//! check; here it is that they ask for something that is there.
+//! Dashboards and alert rules against the metrics that exist, the list of those against the code, and what the rules do by
+//! `promtool`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, process::Command};
 
 use serde_json::Value;
+use tolom::{
+    services::ensure_packages,
+    telemetry::{Kind, METRICS, Metric},
+};
 
-use super::{text, words, yaml};
+use super::{path, text, words, yaml};
+use crate::architecture::sources;
 
-/// Every metric that may be asked for, with its labels.
-const METRICS: [(&str, Kind, &[&str]); 35] = [
-    ("tolom_payments_total", Kind::Single, &["outcome"]),
-    ("tolom_operation_duration_seconds", Kind::Histogram, &["acquirer", "kind", "outcome"]),
-    ("tolom_acquirer_circuit_open", Kind::Single, &["acquirer"]),
-    ("tolom_acquirer_circuit_opened_total", Kind::Single, &["acquirer"]),
-    ("tolom_worker_messages_total", Kind::Single, &["queue", "result"]),
-    ("tolom_worker_duration_seconds", Kind::Histogram, &["queue"]),
-    ("tolom_worker_in_flight", Kind::Single, &["queue"]),
-    ("tolom_worker_panics_total", Kind::Single, &["worker"]),
-    ("tolom_consumers_alive", Kind::Single, &["queue"]),
-    ("tolom_consumer_rebuilds_total", Kind::Single, &["queue", "reason"]),
-    ("tolom_requests_shed_total", Kind::Single, &["reason"]),
-    ("tolom_limited_total", Kind::Single, &["by", "what"]),
-    ("tolom_limits_shut", Kind::Single, &["by"]),
-    ("tolom_queue_messages", Kind::Single, &["queue"]),
-    ("tolom_dead_letters", Kind::Single, &["queue"]),
-    ("tolom_parked_dead_letters", Kind::Single, &["queue"]),
-    ("tolom_dead_letters_parked_total", Kind::Single, &["queue"]),
-    ("tolom_outbox_rows", Kind::Single, &[]),
-    ("tolom_outbox_oldest_age_seconds", Kind::Single, &[]),
-    ("tolom_oldest_unknown_age_seconds", Kind::Single, &[]),
-    ("tolom_payments_in_review", Kind::Single, &[]),
-    ("tolom_receipts_total", Kind::Single, &["result"]),
-    ("tolom_notices_total", Kind::Single, &["kind", "result"]),
-    ("tolom_sms_total", Kind::Single, &["result"]),
-    ("tolom_http_requests_total", Kind::Single, &["route", "method", "status"]),
-    ("tolom_http_request_duration_seconds", Kind::Histogram, &["route", "method"]),
-    ("tolom_stage_duration_seconds", Kind::Histogram, &["stage"]),
-    ("tolom_published_messages_total", Kind::Single, &["result"]),
-    ("tolom_broker_blocked", Kind::Single, &[]),
-    ("tolom_captured_minor", Kind::Single, &["source", "currency"]),
-    ("tolom_conservation_difference_minor", Kind::Single, &["currency"]),
-    ("tolom_bills_paid_twice", Kind::Single, &[]),
-    // Not ours: Prometheus's own, and RabbitMQ's plugin.
-    ("up", Kind::Single, &[]),
-    ("rabbitmq_alarms_memory_used_watermark", Kind::Single, &[]),
-    ("rabbitmq_alarms_free_disk_space_watermark", Kind::Single, &[]),
-];
+/// What may be asked for and is not ours: Prometheus's own, and RabbitMQ's plugin.
+const FOREIGN: [&str; 3] = ["up", "rabbitmq_alarms_memory_used_watermark", "rabbitmq_alarms_free_disk_space_watermark"];
 
 /// What the scrape adds to every series.
 const SCRAPE_LABELS: [&str; 3] = ["job", "instance", "role"];
 
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    /// One series a label set: a counter or a gauge.
-    Single,
-    /// `_bucket`, `_sum` and `_count`, the first with `le`.
-    Histogram,
-}
-
 /// The labels of a series name, if there is such a series.
 fn labels_of(series: &str) -> Option<Vec<&'static str>> {
-    METRICS.iter().find_map(|(name, kind, labels)| {
-        let mut labels = labels.to_vec();
-        match kind {
-            Kind::Single => (*name == series).then_some(labels),
-            Kind::Histogram => {
-                let part = series.strip_prefix(name)?;
-                if part == "_bucket" {
-                    labels.push("le");
-                }
-                ["_bucket", "_sum", "_count"].contains(&part).then_some(labels)
-            }
+    let ours = METRICS.iter().find_map(|metric| {
+        let part = series.strip_prefix(metric.name)?;
+        match (metric.kind, part) {
+            (Kind::Counter | Kind::Gauge, "") | (Kind::Histogram, "_sum" | "_count") => Some(metric.labels.to_vec()),
+            (Kind::Histogram, "_bucket") => Some([metric.labels, &["le"]].concat()),
+            _ => None,
         }
-    })
+    });
+    ours.or_else(|| FOREIGN.contains(&series).then(Vec::new))
 }
 
 /// The series and the labels that a PromQL expression mentions.
@@ -166,8 +122,8 @@ fn every_panel_asks_for_metrics_and_labels_that_exist() {
             asked.push_str(expression);
         }
     }
-    for (name, ..) in METRICS.iter().filter(|(name, ..)| name.starts_with("tolom_")) {
-        assert!(asked.contains(name), "no panel shows {name}");
+    for metric in METRICS {
+        assert!(asked.contains(metric.name), "no panel shows {}", metric.name);
     }
     let source = yaml("ops/grafana/provisioning/datasources/prometheus.yml");
     assert_eq!(source["datasources"][0]["uid"], "prometheus");
@@ -191,4 +147,49 @@ fn every_alert_asks_for_what_exists_says_what_to_do_and_is_tested() {
         assert!(tests.contains(&format!("\"{name}\"")) || tests.contains(&format!("alertname: {name}\n")), "{name}");
     }
     assert_eq!(words(&yaml("ops/prometheus/alerts_test.yml")["rule_files"]), ["alerts.yml"]);
+}
+
+#[test]
+fn the_list_of_metrics_is_what_the_code_reports() {
+    let mut reported = BTreeSet::new();
+    for file in ["src", "workers"].into_iter().flat_map(|folder| sources(&path(folder))) {
+        let code = fs::read_to_string(&file).unwrap();
+        for (kind, call) in [(Kind::Counter, "counter!("), (Kind::Gauge, "gauge!("), (Kind::Histogram, "histogram!(")] {
+            for (at, _) in code.match_indices(&format!("metrics::{call}")) {
+                let name = code[at..].split('"').nth(1).unwrap();
+                let listed = METRICS.iter().any(|metric| metric.name == name && metric.kind == kind);
+                assert!(listed, "{}: no {kind:?} `{name}` is listed in telemetry.rs", file.display());
+                reported.insert(name.to_owned());
+            }
+            let all = code.matches(call).count();
+            let spelt =
+                code.matches(&format!("metrics::{call}")).count() + code.matches(&format!("describe_{call}")).count();
+            assert_eq!(all, spelt, "{}: a {kind:?} that is not written `metrics::{call}`", file.display());
+        }
+    }
+    for Metric { kind, name, .. } in METRICS {
+        assert!(reported.contains(name), "nothing reports {name}");
+        assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
+    }
+    assert_eq!(reported.len(), METRICS.len(), "a metric is listed twice");
+}
+
+#[test]
+fn a_role_that_is_scraped_is_missed_when_it_is_gone() {
+    let rules = text("ops/prometheus/alerts.yml");
+    let scrape = yaml("ops/prometheus/prometheus.yml");
+    for role in words(&scrape["scrape_configs"][0]["dns_sd_configs"][0]["names"]) {
+        assert!(rules.contains(&format!("absent(up{{job=\"tolom\", role=\"{role}\"}})")), "nobody misses {role}");
+    }
+}
+
+#[tokio::test]
+async fn the_rules_do_what_their_tests_say() {
+    let programs = [("promtool", "prometheus")];
+    ensure_packages(&programs, |step| eprintln!("{step}")).await.unwrap_or_else(|error| panic!("{error}"));
+    for arguments in [["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]] {
+        let output = Command::new("promtool").args(arguments).current_dir(path("ops/prometheus")).output().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "promtool {arguments:?}: {}", String::from_utf8_lossy(&told));
+    }
 }
