@@ -37,6 +37,8 @@ const WAS_WELL: Duration = Duration::from_secs(10);
 /// A settled message is acknowledged at most so much later. Nobody waits for that, and each acknowledgement costs the
 /// broker an entry in its log: most of them end in one for many.
 const ACK_WITHIN: Duration = Duration::from_millis(20);
+/// What becomes of messages, in metrics.
+const RESULTS: [&str; 5] = ["done", "retry", "dead", "postponed", "left"];
 const CONSUMER_TAG: &str = "tolom";
 
 /// What handles the messages of a queue.
@@ -118,6 +120,10 @@ async fn supervise<H: Handler>(
     // Shown as none rather than not at all while the broker has not been reached yet.
     metrics::gauge!("tolom_consumers_alive", "queue" => queue).increment(0.0);
     metrics::counter!("tolom_worker_panics_total", "worker" => queue).increment(0);
+    // From zero on, or the first of a kind would be no growth to anybody who asks for a rate.
+    for result in RESULTS {
+        messages(queue, result).increment(0);
+    }
     for reason in BrokerError::WORDS {
         rebuilds(queue, reason).increment(0);
     }
@@ -146,6 +152,10 @@ async fn supervise<H: Handler>(
 
 fn rebuilds(queue: &'static str, reason: &'static str) -> metrics::Counter {
     metrics::counter!("tolom_consumer_rebuilds_total", &[("queue", queue), ("reason", reason)])
+}
+
+fn messages(queue: &'static str, result: &'static str) -> metrics::Counter {
+    metrics::counter!("tolom_worker_messages_total", &[("queue", queue), ("result", result)])
 }
 
 /// Counts a consumer for as long as it lives, however it ends.
@@ -341,17 +351,29 @@ impl Session {
             let word = match settled {
                 Settled::Done(tag) => {
                     self.acks.done(tag);
-                    "done"
+                    Some("done")
+                }
+                Settled::Sent(tag, word) => {
+                    self.acks.done(tag);
+                    Some(word)
                 }
                 // Everything that is not acknowledged comes back once this session has ended.
                 Settled::Return(..) if self.source.dead => return Err(BrokerError::Unparked),
                 Settled::Left(..) if self.source.dead && !self.ending => return Err(BrokerError::Unparked),
-                Settled::Return(tag, parcel, verdict) => self.returns.send(tag, parcel, verdict, self.settled.clone()),
-                Settled::Left(..) if self.ending => "left",
-                Settled::Left(tag, parcel) => self.returns.postpone(tag, parcel, self.settled.clone()),
+                Settled::Left(..) if self.ending => Some("left"),
+                // Counted once the broker has them.
+                Settled::Return(tag, parcel, verdict) => {
+                    self.returns.send(tag, parcel, verdict, self.settled.clone());
+                    None
+                }
+                Settled::Left(tag, parcel) => {
+                    self.returns.postpone(tag, parcel, self.settled.clone());
+                    None
+                }
             };
-            let queue = self.source.name();
-            metrics::counter!("tolom_worker_messages_total", "queue" => queue, "result" => word).increment(1);
+            if let Some(word) = word {
+                messages(self.source.name(), word).increment(1);
+            }
             next = self.verdicts.try_recv().ok();
         }
         self.ack_at.get_or_insert_with(|| Instant::now() + ACK_WITHIN);

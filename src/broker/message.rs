@@ -44,6 +44,8 @@ pub struct Message {
 #[derive(Debug)]
 pub(super) enum Settled {
     Done(u64),
+    /// Sent elsewhere, and confirmed; with the word for it.
+    Sent(u64, &'static str),
     Return(u64, Parcel, Verdict),
     Left(u64, Parcel),
 }
@@ -78,7 +80,7 @@ impl Watch {
             Ok(Settled::Done(_)) => Fate::Settled(Verdict::Done),
             Ok(Settled::Return(_, _, verdict)) => Fate::Settled(verdict),
             Err(mpsc::error::TryRecvError::Empty) => Fate::InHand,
-            Ok(Settled::Left(..)) | Err(mpsc::error::TryRecvError::Disconnected) => Fate::Left,
+            Ok(Settled::Left(..) | Settled::Sent(..)) | Err(mpsc::error::TryRecvError::Disconnected) => Fate::Left,
         }
     }
 }

@@ -24,13 +24,7 @@ pub(super) struct Returns {
 
 impl Returns {
     /// Publishes the message elsewhere, for as long as it takes, and acknowledges it here only then.
-    pub(super) fn send(
-        &self,
-        tag: u64,
-        parcel: Parcel,
-        verdict: Verdict,
-        settled: mpsc::Sender<Settled>,
-    ) -> &'static str {
+    pub(super) fn send(&self, tag: u64, parcel: Parcel, verdict: Verdict, settled: mpsc::Sender<Settled>) {
         let (message, history, word) = onward(&self.broker, self.queue, parcel, verdict);
         tracing::warn!(
             queue = self.queue.name(),
@@ -39,12 +33,11 @@ impl Returns {
             reason = message.reason,
             "{word}"
         );
-        self.publish(tag, message, history, settled);
-        word
+        self.publish(Settled::Sent(tag, word), message, history, settled);
     }
 
     /// Sends the message through the last retry tier as it came.
-    pub(super) fn postpone(&self, tag: u64, parcel: Parcel, settled: mpsc::Sender<Settled>) -> &'static str {
+    pub(super) fn postpone(&self, tag: u64, parcel: Parcel, settled: mpsc::Sender<Settled>) {
         let delay_ms = self.broker.settings().retry_delays_ms.last().copied().unwrap_or_default();
         let message = Outgoing {
             exchange: Exchange::Direct,
@@ -56,24 +49,24 @@ impl Returns {
             traceparent: parcel.traceparent,
             mandatory: true,
         };
-        self.publish(tag, message, parcel.history, settled);
-        "postponed"
+        self.publish(Settled::Sent(tag, "postponed"), message, parcel.history, settled);
     }
 
-    fn publish(&self, tag: u64, message: Outgoing, history: History, settled: mpsc::Sender<Settled>) {
+    /// Publishes until the broker confirms, and tells the session so.
+    fn publish(&self, sent: Settled, message: Outgoing, history: History, settled: mpsc::Sender<Settled>) {
         let returns = self.clone();
         tokio::spawn(async move {
             let supervisor = returns.broker.supervisor();
-            supervisor.keep("returns", || returns.publish_at_last(tag, &message, &history, &settled)).await;
+            supervisor.keep("returns", || returns.publish_at_last(&message, &history, &settled)).await;
+            let _ = settled.send(sent).await;
         });
     }
 
-    async fn publish_at_last(&self, tag: u64, message: &Outgoing, history: &History, settled: &mpsc::Sender<Settled>) {
+    async fn publish_at_last(&self, message: &Outgoing, history: &History, settled: &mpsc::Sender<Settled>) {
         let mut pause = Rebuild::new();
         // Once the session is gone the broker redelivers the message, and it is judged anew.
         while !settled.is_closed() {
             if self.publisher.publish_with(message.clone(), history.to_headers()).await.is_ok() {
-                let _ = settled.send(Settled::Done(tag)).await;
                 return;
             }
             pause.wait().await;
