@@ -124,12 +124,14 @@ fn split(
     Vec::new()
 }
 
-fn count(status: Status, age_s: f64) {
+fn count(status: Status, age_s: Option<f64>) {
     metrics::counter!("tolom_payments_total", "outcome" => status.as_str()).increment(1);
     let stage = match status {
         Status::Authorized => "accept_to_authorized",
         Status::Captured => "accept_to_captured",
         _ => return,
     };
-    metrics::histogram!("tolom_stage_duration_seconds", "stage" => stage).record(age_s);
+    if let Some(age_s) = age_s {
+        metrics::histogram!("tolom_stage_duration_seconds", "stage" => stage).record(age_s);
+    }
 }

@@ -57,8 +57,9 @@ pub struct Batch {
     pub results: Vec<Recorded>,
     /// Committed messages, to be handed to the relay.
     pub announce: Vec<OutboxRow>,
-    /// Statuses that payments have entered, with the seconds since they were accepted, for the metrics.
-    pub entered: Vec<(Status, f64)>,
+    /// Statuses that payments have entered, for the metrics, with the seconds since their acceptance where those were not
+    /// also the payer's, at the bank's page.
+    pub entered: Vec<(Status, Option<f64>)>,
 }
 
 /// Records a batch. All or nothing: after an error nothing is written.

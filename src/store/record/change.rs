@@ -39,7 +39,7 @@ impl Change<'_> {
         self.decision.reverse || self.decision.authorization_ends.is_some()
     }
 
-    pub(super) fn entered(&self) -> Option<(Status, f64)> {
+    pub(super) fn entered(&self) -> Option<(Status, Option<f64>)> {
         (self.to() != self.known.status).then(|| (self.to(), self.known.age_s))
     }
 

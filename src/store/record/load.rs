@@ -34,7 +34,8 @@ pub(super) struct Loaded {
     pub(super) receipt: Option<String>,
     pub(super) card: Option<MaskedCard>,
     pub(super) traceparent: Option<String>,
-    pub(super) age_s: f64,
+    /// Seconds since its acceptance; none of a payment that its payer had to confirm.
+    pub(super) age_s: Option<f64>,
 }
 
 /// An operation that is asked for.
@@ -63,7 +64,7 @@ pub(super) async fn load(db: &mut PgConnection, asked: &[Asked]) -> Result<HashM
                 b.agency, b.service, (b.status = 'open' OR b.paid_by IS NOT DISTINCT FROM p.id) AS bill_awaits,
                 l.held, l.captured,
                 EXISTS (SELECT FROM operation r WHERE r.payment_id = p.id AND r.kind = 'reverse') AS reversal_exists,
-                extract(epoch FROM now() - p.accepted_at)::float8 AS age_s,
+                CASE WHEN p.challenge IS NULL THEN extract(epoch FROM now() - p.accepted_at)::float8 END AS age_s,
                 CASE WHEN n.may_pay THEN next_receipt_number() END AS receipt
          FROM unnest($1::uuid[], $2::bool[]) AS n (id, may_pay)
          JOIN operation o ON o.id = n.id

@@ -8,6 +8,7 @@ mod full_queues;
 mod panics;
 mod proxy;
 mod shutdown;
+mod told;
 
 use std::time::Duration;
 
