@@ -131,8 +131,8 @@ pub const METRICS: [Metric; 34] = {
         metric(
             Gauge,
             "tolom_conservation_difference_minor",
-            &["currency"],
-            "Largest difference between the sources, in minor units",
+            &["source", "currency"],
+            "How far a source is from the books, in minor units",
         ),
         metric(Gauge, "tolom_bills_paid_twice", &[], "Bills with more than one payment that was taken"),
         metric(Counter, "tolom_receipts_total", &["result"], "Attempts to send receipts, by result"),

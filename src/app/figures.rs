@@ -1,17 +1,22 @@
 //! Keeps the gauges that need a look at the database, the broker and the acquirer's books.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use crate::{
     acquirer::books as theirs,
     broker::{BrokerError, Depths, UNREADABLE},
+    clock::bishkek_day,
     store::{
         StoreError,
-        books::{Conservation, Figures, conservation, figures, standstill},
+        books::{Conservation, Figures, conservation, figures, now},
         limits,
     },
+    verify::differences,
     worker::Context,
 };
 
@@ -43,25 +48,35 @@ async fn look_around(context: &Context) {
 
 /// Holds our books, the settlement entries and the acquirer's books together, again and again.
 async fn add_up(context: &Context) {
+    let mut currencies = BTreeSet::new();
     loop {
         let began = Instant::now();
-        if let Err(error) = add_up_once(context).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the books are not added up");
+        if let Err(error) = add_up_once(context, &mut currencies).await {
+            let error: &dyn std::error::Error = error.as_ref();
+            tracing::warn!(error, "the books are not added up");
         }
         tokio::time::sleep(EVERY.max(began.elapsed() * REST_AFTER_ADDING_UP)).await;
     }
 }
 
-async fn add_up_once(context: &Context) -> Result<(), StoreError> {
-    let before = within(LOOK_WITHIN, standstill(&context.pool)).await?;
-    let ours = within(ADD_UP_WITHIN, conservation(&context.pool)).await?;
-    let theirs = match before {
-        Some(_) => theirs::read(&context.config.acquirer).await.ok().flatten(),
-        None => None,
-    };
-    // What was on its way meanwhile may be in one book and not in the other.
-    let stood_still = before == within(LOOK_WITHIN, standstill(&context.pool)).await?;
-    show_conservation(&ours, theirs.as_deref().filter(|_| stood_still));
+/// Of what cannot be read, or compared, the gauges keep what they show. `currencies` are those met so far.
+async fn add_up_once(context: &Context, currencies: &mut BTreeSet<String>) -> anyhow::Result<()> {
+    // Asked before the acquirer's books are read: what changes afterwards may be in one book and not in the other.
+    let before = within(LOOK_WITHIN, now(&context.pool)).await?;
+    show_ours(&within(ADD_UP_WITHIN, conservation(&context.pool)).await?);
+    let Some(theirs) = theirs::read(&context.config.acquirer).await? else { return Ok(()) };
+    // Books that are kept for some days only say nothing of the days before.
+    let from = theirs.iter().map(|row| bishkek_day(row.at)).min();
+    let mut off: BTreeMap<String, f64> = BTreeMap::new();
+    let look = differences(&context.pool, &theirs, from, before, |difference| {
+        *off.entry(difference.currency).or_default() += difference.by;
+    });
+    within(ADD_UP_WITHIN, look).await?;
+    currencies.extend(theirs.iter().map(|row| row.currency.clone()).chain(off.keys().cloned()));
+    for currency in &*currencies {
+        show_captured("acquirer", currency, theirs::captured(&theirs, currency));
+        show_difference("acquirer", currency, off.get(currency).copied().unwrap_or_default());
+    }
     Ok(())
 }
 
@@ -104,20 +119,24 @@ fn show(figures: &Figures) {
     metrics::gauge!("tolom_payments_in_review").set(figures.in_review as f64);
 }
 
-fn show_conservation(ours: &Conservation, theirs: Option<&[theirs::BookRow]>) {
+fn show_ours(ours: &Conservation) {
     metrics::gauge!("tolom_bills_paid_twice").set(ours.bills_paid_twice as f64);
     for (currency, books, entries) in &ours.captured {
-        let known = [Some(*books), Some(*entries), theirs.map(|rows| theirs::captured(rows, currency))];
-        for (source, minor) in ["books", "settlement", "acquirer"].into_iter().zip(known) {
-            if let Some(minor) = minor {
-                let labels = [("source", source.to_owned()), ("currency", currency.clone())];
-                metrics::gauge!("tolom_captured_minor", &labels).set(minor as f64);
-            }
-        }
-        let known = || known.iter().copied().flatten();
-        let difference = known().max().unwrap_or(0) - known().min().unwrap_or(0);
-        metrics::gauge!("tolom_conservation_difference_minor", "currency" => currency.clone()).set(difference as f64);
+        show_captured("books", currency, *books);
+        show_captured("settlement", currency, *entries);
+        show_difference("settlement", currency, books.abs_diff(*entries) as f64);
     }
+}
+
+fn show_captured(source: &'static str, currency: &str, minor: i64) {
+    metrics::gauge!("tolom_captured_minor", "source" => source, "currency" => currency.to_owned()).set(minor as f64);
+}
+
+/// How far a source is from the ledger; the acquirer's books over payments at rest alone, so that it is zero unless
+/// something is wrong.
+fn show_difference(source: &'static str, currency: &str, minor: f64) {
+    metrics::gauge!("tolom_conservation_difference_minor", "source" => source, "currency" => currency.to_owned())
+        .set(minor);
 }
 
 async fn depths(context: &Context, connection: &mut Option<Depths>) -> Result<(), BrokerError> {

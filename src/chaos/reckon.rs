@@ -166,22 +166,23 @@ fn lost(accepted: &BTreeSet<Uuid>, payments: &[Stand]) -> Vec<Uuid> {
     accepted.difference(&known).copied().collect()
 }
 
-/// Bills for which the acquirer took money more than once and has not given it back: from its own books.
+/// Bills for which the acquirer took or holds money more than once and has not given it back: from its own books.
 async fn charged_twice(world: &World, books: &[BookRow]) -> anyhow::Result<Vec<String>> {
     let references: Vec<String> = books.iter().map(|row| row.reference.clone()).collect();
-    let known = store::verify::references(&world.pool, &references).await?;
+    let known = store::verify::references(&world.pool, &references, world.clock.now()).await?;
     let bills: HashMap<&str, &str> =
         known.iter().map(|known| (known.reference.as_str(), known.bill.as_str())).collect();
     let mut taken: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for row in books {
-        // A capture that was given back stands as reversed.
-        if row.kind == OperationKind::Capture && row.state == BookState::Captured {
+        // What was given back stands as reversed, and an authorization whose money was taken as captured.
+        let on_the_card = [(OperationKind::Authorize, BookState::Held), (OperationKind::Capture, BookState::Captured)];
+        if on_the_card.contains(&(row.kind, row.state)) {
             let bill = bills.get(row.reference.as_str()).copied().unwrap_or("of a reference that we never stored");
             taken.entry(bill).or_default().push(&row.reference);
         }
     }
-    let twice = taken.into_iter().filter(|(_, captures)| captures.len() > 1);
-    Ok(twice.map(|(bill, captures)| format!("bill {bill}: {}", captures.join(" and "))).collect())
+    let twice = taken.into_iter().filter(|(_, references)| references.len() > 1);
+    Ok(twice.map(|(bill, references)| format!("bill {bill}: {}", references.join(" and "))).collect())
 }
 
 async fn receipts(world: &World) -> anyhow::Result<Receipts> {

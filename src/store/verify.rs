@@ -1,10 +1,14 @@
 //! The rules of money as questions to the database. Each answers with what breaks it, and how much it looked at.
 
 use sqlx::{PgPool, Row};
-use time::{Date, OffsetDateTime};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{StoreError, report};
+use super::{
+    StoreError,
+    books::{on_its_way, operation},
+    report,
+};
 
 /// Offending rows that are named at most, per question.
 const NAMED: i64 = 100;
@@ -263,20 +267,23 @@ pub struct KnownReference {
     pub kind: String,
     /// The payment's amount, minor units.
     pub amount_minor: i64,
-    /// Whether the payment has an operation without a definite outcome, or waits for a person.
-    pub open: bool,
+    /// Whether nothing of the payment is open or waits for a person, and it has not changed since a moment.
+    pub at_rest: bool,
 }
 
-/// Looks up references of an acquirer's books.
-pub async fn references(pool: &PgPool, references: &[String]) -> Result<Vec<KnownReference>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT o.reference, o.payment_id, p.bill_code, p.status, o.kind, p.amount_minor,
-                p.status IN ('unknown', 'review', 'authorizing', 'reversing') OR EXISTS (
-                    SELECT FROM operation x WHERE x.payment_id = p.id
-                    AND (x.outcome IS NULL OR x.outcome = 'unknown')) AS open
-         FROM operation o JOIN payment p ON p.id = o.payment_id WHERE o.reference = ANY($1)",
-    )
-    .bind(references)
+/// Looks up references of an acquirer's books, and which of their payments are at rest since `before`.
+pub async fn references(
+    pool: &PgPool,
+    references: &[String],
+    before: OffsetDateTime,
+) -> Result<Vec<KnownReference>, StoreError> {
+    let rows = sqlx::query(concat!(
+        "SELECT o.reference, o.payment_id, p.bill_code, p.status, o.kind, p.amount_minor, NOT ",
+        on_its_way!("$2"),
+        " AS at_rest FROM operation o JOIN payment p ON p.id = o.payment_id WHERE o.id = ANY($1)"
+    ))
+    .bind(references.iter().filter_map(|reference| operation(reference)).collect::<Vec<_>>())
+    .bind(before)
     .fetch_all(&mut *report(pool).await?)
     .await?;
     rows.iter()
@@ -288,27 +295,8 @@ pub async fn references(pool: &PgPool, references: &[String]) -> Result<Vec<Know
                 status: row.try_get("status")?,
                 kind: row.try_get("kind")?,
                 amount_minor: row.try_get("amount_minor")?,
-                open: row.try_get("open")?,
+                at_rest: row.try_get("at_rest")?,
             })
-        })
-        .collect()
-}
-
-/// Per day and currency, over payments without an open operation: (day, currency, taken, given back) in minor units.
-pub async fn captured_by_day(pool: &PgPool) -> Result<Vec<(Date, String, i64, i64)>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT s.day, s.currency, coalesce(sum(s.amount_minor) FILTER (WHERE s.kind = 'capture'), 0)::bigint AS taken,
-                coalesce(sum(s.amount_minor) FILTER (WHERE s.kind <> 'capture'), 0)::bigint AS given_back
-         FROM settlement_entry s JOIN payment p ON p.id = s.payment_id
-         WHERE p.status NOT IN ('unknown', 'review', 'authorizing', 'reversing') AND NOT EXISTS (
-             SELECT FROM operation x WHERE x.payment_id = p.id AND (x.outcome IS NULL OR x.outcome = 'unknown'))
-         GROUP BY s.day, s.currency",
-    )
-    .fetch_all(&mut *report(pool).await?)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            Ok((row.try_get("day")?, row.try_get("currency")?, row.try_get("taken")?, row.try_get("given_back")?))
         })
         .collect()
 }

@@ -1,9 +1,9 @@
 //! Our books against the acquirer's.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use sqlx::PgPool;
-use time::Date;
+use time::{Date, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::{
@@ -11,11 +11,14 @@ use crate::{
     clock,
     store::{
         StoreError,
+        books::{self, Difference, Moved},
         verify::{self, KnownReference},
     },
 };
 
 const CHUNK: usize = 10_000;
+/// Payments that are named at most.
+const NAMED: usize = 100;
 
 /// What the acquirer has of one payment.
 #[derive(Default)]
@@ -25,13 +28,17 @@ struct Taken {
     given_back: i64,
 }
 
-/// Compares, rule by rule: (rule, checked, offending). Sums of days before `from` are not in the acquirer's books.
+/// Compares, rule by rule: (rule, checked, offending). What moved on days before `from` is not in the acquirer's books.
+///
+/// The books were read at one moment and ours are read at later ones, so that they can be held together only over payments
+/// at rest since `before`; but what nothing excuses, two effects or a reference that nobody stored, is named at once.
 pub(super) async fn compare(
     pool: &PgPool,
     rows: &[BookRow],
     from: Option<Date>,
+    before: OffsetDateTime,
 ) -> Result<Vec<(u8, i64, Vec<String>)>, StoreError> {
-    let known = look_up(pool, rows).await?;
+    let known = look_up(pool, rows, before).await?;
     let checked = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     let stray = rows
         .iter()
@@ -43,10 +50,14 @@ pub(super) async fn compare(
     let mut bills: HashMap<&str, (i64, Vec<Uuid>)> = HashMap::new();
     for (payment, (taken, reference)) in &payments {
         let kept = taken.captures - taken.given_back;
-        if taken.holds > 1 || taken.captures > 1 {
+        // What is held beside a capture is a second authorization's: one that was captured is not held any more.
+        if taken.holds + taken.captures > 1 {
             twice.push(format!("{payment}: {} holds and {} captures at the acquirer", taken.holds, taken.captures));
         }
-        let dead = matches!(reference.status.as_str(), "declined" | "failed" | "reversed") && !reference.open;
+        if !reference.at_rest {
+            continue;
+        }
+        let dead = matches!(reference.status.as_str(), "declined" | "failed" | "reversed");
         if dead && (kept > 0 || taken.holds > 0) {
             charged.push(format!("{payment} is {} and the acquirer still has its money", reference.status));
         }
@@ -65,15 +76,19 @@ pub(super) async fn compare(
         (2, i64::try_from(bills.len()).unwrap_or(i64::MAX), paid_twice),
         (3, checked, [stray, twice].concat()),
         (4, i64::try_from(payments.len()).unwrap_or(i64::MAX), charged),
-        (6, checked, differences(pool, rows, &known, from).await?),
+        (6, checked, contradicted(pool, rows, from, before).await?),
     ])
 }
 
-async fn look_up(pool: &PgPool, rows: &[BookRow]) -> Result<HashMap<String, KnownReference>, StoreError> {
+async fn look_up(
+    pool: &PgPool,
+    rows: &[BookRow],
+    before: OffsetDateTime,
+) -> Result<HashMap<String, KnownReference>, StoreError> {
     let mut known = HashMap::with_capacity(rows.len());
     for chunk in rows.chunks(CHUNK) {
         let references: Vec<String> = chunk.iter().map(|row| row.reference.clone()).collect();
-        let found = verify::references(pool, &references).await?;
+        let found = verify::references(pool, &references, before).await?;
         known.extend(found.into_iter().map(|found| (found.reference.clone(), found)));
     }
     Ok(known)
@@ -97,49 +112,44 @@ fn by_payment<'a>(
     payments
 }
 
-type Sums = BTreeMap<(Date, String), (i64, i64)>;
-
-/// Days and currencies on which the acquirer's sums and ours differ, with the payments that make the difference.
-async fn differences(
+/// Rule 6: payments of which the acquirer's books and our entries say different things.
+async fn contradicted(
     pool: &PgPool,
     rows: &[BookRow],
-    known: &HashMap<String, KnownReference>,
     from: Option<Date>,
+    before: OffsetDateTime,
 ) -> Result<Vec<String>, StoreError> {
-    let mut theirs = Sums::new();
-    for row in rows {
-        if known.get(&row.reference).is_none_or(|reference| reference.open) {
-            continue;
+    let (mut named, mut more) = (Vec::new(), 0_u64);
+    differences(pool, rows, from, before, |difference| {
+        if named.len() == NAMED {
+            more += 1;
+            return;
         }
-        let moved = row.moved();
-        if moved != 0 {
-            let sums = theirs.entry((clock::bishkek_day(row.at), row.currency.clone())).or_default();
-            sums.0 = sums.0.saturating_add(moved.max(0));
-            sums.1 = sums.1.saturating_add((-moved).max(0));
-        }
-    }
-    let mut ours = Sums::new();
-    for (day, currency, taken, given_back) in verify::captured_by_day(pool).await? {
-        // What stands in theirs is compared whatever its day.
-        if from.is_none_or(|from| day >= from) || theirs.contains_key(&(day, currency.clone())) {
-            ours.insert((day, currency), (taken, given_back));
-        }
-    }
-    let mut keys: Vec<_> = theirs.keys().chain(ours.keys()).cloned().collect();
-    keys.sort();
-    keys.dedup();
-    Ok(keys
-        .into_iter()
-        .filter_map(|key| {
-            let (their, our) =
-                (theirs.get(&key).copied().unwrap_or_default(), ours.get(&key).copied().unwrap_or_default());
-            let (day, currency) = key;
-            (their != our).then(|| {
-                format!(
-                    "{day} {currency}: the acquirer took {} and gave back {}, our entries say {} and {}",
-                    their.0, their.1, our.0, our.1
-                )
-            })
-        })
-        .collect())
+        let Difference { of, day, currency, theirs, ours, .. } = difference;
+        named.push(format!(
+            "{of} on {day}, {currency}: the acquirer took {} and gave back {}, our entries say {} and {}",
+            theirs.0, theirs.1, ours.0, ours.1
+        ));
+    })
+    .await?;
+    named.extend((more > 0).then(|| format!("and {more} more")));
+    Ok(named)
+}
+
+/// Shows to `look` what differs between the acquirer's books and our entries, over payments at rest since `before`.
+pub(crate) async fn differences(
+    pool: &PgPool,
+    rows: &[BookRow],
+    from: Option<Date>,
+    before: OffsetDateTime,
+    look: impl FnMut(Difference),
+) -> Result<(), StoreError> {
+    let moved = rows.iter().filter(|row| row.moved() != 0).map(|row| Moved {
+        reference: row.reference.clone(),
+        day: clock::bishkek_day(row.at),
+        currency: row.currency.clone(),
+        taken: row.moved().max(0),
+        given_back: (-row.moved()).max(0),
+    });
+    books::differences(pool, &moved.collect::<Vec<_>>(), from, before, look).await
 }

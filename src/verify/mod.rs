@@ -10,6 +10,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use time::Date;
 
+pub(crate) use self::acquirer_books::differences;
 use crate::{
     acquirer::books,
     broker::{self, Broker},
@@ -49,9 +50,10 @@ pub struct Finding {
     pub notes: Vec<String>,
 }
 
-/// Checks every rule. Payments accepted within `grace` may still be on their way. Where the acquirer's books are younger
-/// than ours, `books_from` is the day on which they begin: sums of earlier days are then held against our own rows alone,
-/// and the finding says so.
+/// Checks every rule. Payments accepted within `grace` may still be on their way, and those that changed within it may be in
+/// one book and not in the other. Where the acquirer's books are younger
+/// than ours, `books_from` is the day on which they begin: earlier days are then held against our own rows alone, and the
+/// finding says so.
 ///
 /// # Errors
 /// When the database, the broker or the acquirer's books cannot be read: then nothing is proven.
@@ -82,7 +84,7 @@ pub async fn verify(
     }
     match books::read(&config.acquirer).await? {
         Some(rows) => {
-            for (rule, checked, offending) in acquirer_books::compare(pool, &rows, books_from).await? {
+            for (rule, checked, offending) in acquirer_books::compare(pool, &rows, books_from, before).await? {
                 add(rule, checked, offending);
             }
         }
