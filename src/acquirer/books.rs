@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::{Client, StatusCode, redirect};
 use serde::{Deserialize, Deserializer, de::Error};
 use time::OffsetDateTime;
 
@@ -29,12 +30,22 @@ pub struct BookRow {
     pub at: OffsetDateTime,
 }
 
-/// Reads the books; `None` where the acquirer has no such page, or not for us.
+/// Reads the books; `None` where the acquirer has no such page.
+///
+/// # Errors
+/// When it does not answer, does not let us read them, or says what cannot be read.
 pub async fn read(settings: &config::Acquirer) -> Result<Option<Vec<BookRow>>, reqwest::Error> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
-    let answer = client.get(format!("{}/books", settings.url.trim_end_matches('/'))).send().await?;
-    if answer.status().is_client_error() {
+    // Whoever hears the token must be the acquirer.
+    let client =
+        Client::builder().timeout(Duration::from_secs(60)).no_proxy().redirect(redirect::Policy::none()).build()?;
+    let mut request = client.get(format!("{}/books", settings.url.trim_end_matches('/')));
+    let token = settings.token.expose();
+    if !token.is_empty() {
+        request = request.bearer_auth(token);
+    }
+    let answer = request.send().await?;
+    if answer.status() == StatusCode::NOT_FOUND {
         return Ok(None);
     }
     Ok(Some(answer.error_for_status()?.json().await?))

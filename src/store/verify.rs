@@ -1,6 +1,7 @@
 //! The rules of money as questions to the database. Each answers with what breaks it, and how much it looked at.
 
-use sqlx::{PgPool, Row};
+use futures::TryStreamExt;
+use sqlx::{AssertSqlSafe, PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -18,7 +19,7 @@ const NAMED: i64 = 100;
 pub struct Question {
     /// The rule (design, section 4).
     pub rule: u8,
-    /// How many things the question is about: one column `checked`. `$1` is the moment before which things must be done.
+    /// How many things the question is about: one number. `$1` is the moment before which things must be done.
     checked: &'static str,
     /// What breaks the rule: one text column. `$1` as above, `$2` the limit.
     offending: &'static str,
@@ -26,7 +27,7 @@ pub struct Question {
 
 /// The questions, in the order of the rules.
 pub const QUESTIONS: &[Question] = &[
-    // Ended, in review, waiting for the payer, or with an operation that resolve will look into.
+    // Ended, in review, waiting for the payer, or with an operation that resolve is about to look into, or was a moment ago.
     Question {
         rule: 1,
         checked: "SELECT count(*) AS checked FROM payment WHERE accepted_at <= $1",
@@ -34,9 +35,9 @@ pub const QUESTIONS: &[Question] = &[
             WHERE p.accepted_at <= $1
               AND p.status NOT IN ('captured', 'settled', 'declined', 'failed', 'reversed', 'review')
               AND NOT (p.status = 'challenged' AND coalesce(p.challenge_until > now() - interval '1 minute', false))
-              AND NOT (p.status IN ('unknown', 'reversing') AND EXISTS (
+              AND NOT (p.status IN ('authorized', 'unknown', 'reversing') AND EXISTS (
                   SELECT FROM operation o WHERE o.payment_id = p.id AND (o.outcome IS NULL OR o.outcome = 'unknown')
-                  AND NOT o.closing AND o.attempts > 0))
+                  AND NOT o.closing AND o.next_attempt_at > $1))
             ORDER BY p.accepted_at LIMIT $2",
     },
     Question {
@@ -54,63 +55,63 @@ pub const QUESTIONS: &[Question] = &[
     },
     Question {
         rule: 2,
-        checked: "SELECT count(*) AS checked FROM bill WHERE $1::timestamptz IS NOT NULL",
+        checked: "SELECT count(*) AS checked FROM bill",
         offending: "SELECT string_agg(p.id::text, ' and ') || ' both hold bill ' || p.bill_code FROM payment p
-            WHERE p.status NOT IN ('declined', 'failed', 'reversed') AND $1::timestamptz IS NOT NULL
+            WHERE p.status NOT IN ('declined', 'failed', 'reversed')
             GROUP BY p.bill_code HAVING count(*) > 1 LIMIT $2",
     },
     Question {
         rule: 2,
         checked: "SELECT count(*) AS checked FROM payment
-                  WHERE status IN ('captured', 'settled') AND $1::timestamptz IS NOT NULL",
+                  WHERE status IN ('captured', 'settled')",
         offending: "SELECT p.id::text || ' is captured and its bill is ' || b.status || coalesce(' by ' || b.paid_by, '')
             FROM payment p JOIN bill b ON b.code = p.bill_code
             WHERE p.status IN ('captured', 'settled') AND b.paid_by IS DISTINCT FROM p.id
-              AND $1::timestamptz IS NOT NULL LIMIT $2",
+            LIMIT $2",
     },
     Question {
         rule: 2,
-        checked: "SELECT count(*) AS checked FROM bill WHERE paid_by IS NOT NULL AND $1::timestamptz IS NOT NULL",
+        checked: "SELECT count(*) AS checked FROM bill WHERE paid_by IS NOT NULL",
         offending: "SELECT p.id::text || ' paid bill ' || b.code || ' and is ' || p.status
             FROM bill b JOIN payment p ON p.id = b.paid_by
-            WHERE p.status NOT IN ('captured', 'settled') AND $1::timestamptz IS NOT NULL LIMIT $2",
+            WHERE p.status NOT IN ('captured', 'settled') LIMIT $2",
     },
     Question {
         rule: 3,
-        checked: "SELECT count(*) AS checked FROM operation WHERE $1::timestamptz IS NOT NULL",
+        checked: "SELECT count(*) AS checked FROM operation",
         offending: "SELECT payment_id::text || ' has ' || count(*) || ' approved operations of kind ' || kind
-            FROM operation WHERE outcome = 'approved' AND kind <> 'refund' AND $1::timestamptz IS NOT NULL
+            FROM operation WHERE outcome = 'approved' AND kind <> 'refund'
             GROUP BY payment_id, kind HAVING count(*) > 1 LIMIT $2",
     },
     Question {
         rule: 3,
-        checked: "SELECT count(*) AS checked FROM operation WHERE conflict IS NOT NULL AND $1::timestamptz IS NOT NULL",
+        checked: "SELECT count(*) AS checked FROM operation WHERE conflict IS NOT NULL",
         offending: "SELECT o.payment_id::text || ': ' || o.conflict FROM operation o
             JOIN payment p ON p.id = o.payment_id
             WHERE o.conflict IS NOT NULL AND p.status <> 'review'
               -- Of a dead payment everything goes back; until it has, the reversal is an open operation.
-              AND NOT EXISTS (SELECT FROM operation r WHERE r.payment_id = p.id AND r.kind = 'reverse') AND $1::timestamptz IS NOT NULL
+              AND NOT EXISTS (SELECT FROM operation r WHERE r.payment_id = p.id AND r.kind = 'reverse')
               AND NOT EXISTS (SELECT FROM journal j WHERE j.payment_id = p.id AND j.to_status = 'review') LIMIT $2",
     },
     Question {
         rule: 4,
-        checked: "SELECT count(*) AS checked FROM payment WHERE status = 'failed' AND $1::timestamptz IS NOT NULL",
+        checked: "SELECT count(*) AS checked FROM payment WHERE status = 'failed'",
         offending: "SELECT p.id::text || ' failed although its ' || o.kind || ' came to ' || coalesce(o.outcome, 'nothing')
             FROM payment p JOIN operation o ON o.payment_id = p.id AND o.kind IN ('authorize', 'complete_challenge')
             WHERE p.status = 'failed' AND o.outcome IS DISTINCT FROM 'not_sent' AND o.outcome IS DISTINCT FROM 'challenged'
               AND NOT EXISTS (SELECT FROM operation r WHERE r.payment_id = p.id AND r.kind = 'reverse')
-              AND $1::timestamptz IS NOT NULL LIMIT $2",
+            LIMIT $2",
     },
     Question {
         rule: 5,
-        checked: "SELECT count(*) AS checked FROM journal WHERE $1::timestamptz IS NOT NULL",
+        checked: "SELECT count(*) AS checked FROM journal",
         offending: "SELECT payment_id::text || ' went from ' || from_status || ' to ' || to_status FROM journal
             WHERE from_status IN ('declined', 'failed', 'reversed', 'settled') AND to_status <> from_status
-              AND $1::timestamptz IS NOT NULL LIMIT $2",
+            LIMIT $2",
     },
     Question {
         rule: 5,
-        checked: "SELECT count(*) AS checked FROM operation WHERE kind = 'reverse' AND $1::timestamptz IS NOT NULL",
+        checked: "SELECT count(*) AS checked FROM operation WHERE kind = 'reverse'",
         offending: "SELECT o.payment_id::text || ' is ' || p.status || ' and its reversal is not acknowledged yet'
             FROM operation o JOIN payment p ON p.id = o.payment_id
             WHERE o.kind = 'reverse' AND o.outcome IS DISTINCT FROM 'approved' AND o.created_at <= $1
@@ -125,26 +126,25 @@ pub const QUESTIONS: &[Question] = &[
     },
     Question {
         rule: 6,
-        checked: "SELECT count(*) AS checked FROM posting WHERE $1::timestamptz IS NOT NULL",
+        checked: "SELECT count(*) AS checked FROM posting",
         offending: "SELECT s.operation_id::text || ': its ' || s.kind || ' names another payment than its operation'
             FROM (SELECT operation_id, kind, payment_id FROM posting
                   UNION ALL SELECT operation_id, kind, payment_id FROM settlement_entry) s
-            WHERE $1::timestamptz IS NOT NULL
-              AND NOT EXISTS (SELECT FROM operation o WHERE o.id = s.operation_id AND o.payment_id = s.payment_id)
+              WHERE NOT EXISTS (SELECT FROM operation o WHERE o.id = s.operation_id AND o.payment_id = s.payment_id)
             LIMIT $2",
     },
     Question {
         rule: 6,
-        checked: "SELECT count(*) AS checked FROM posting WHERE $1::timestamptz IS NOT NULL",
+        checked: "SELECT count(*) AS checked FROM posting",
         offending: "SELECT p.payment_id::text || ': no settlement entry for its ' || p.kind FROM posting p
-            WHERE p.kind IN ('capture', 'reversal', 'refund') AND $1::timestamptz IS NOT NULL
+            WHERE p.kind IN ('capture', 'reversal', 'refund')
               AND NOT EXISTS (SELECT FROM settlement_entry s WHERE s.operation_id = p.operation_id AND s.kind = p.kind
                               AND s.amount_minor = p.amount_minor AND s.currency = p.currency AND s.day = p.day)
             LIMIT $2",
     },
     Question {
         rule: 6,
-        checked: "SELECT count(DISTINCT payment_id) AS checked FROM posting WHERE $1::timestamptz IS NOT NULL",
+        checked: "SELECT count(DISTINCT payment_id) AS checked FROM posting",
         offending: "SELECT p.id::text || ' is ' || p.status || ' and the books show ' || l.taken || ' taken, '
                     || l.held || ' held'
             FROM payment p CROSS JOIN LATERAL (
@@ -157,54 +157,35 @@ pub const QUESTIONS: &[Question] = &[
                 OR p.status IN ('declined', 'failed', 'reversed') AND (l.taken <> 0 OR l.held <> 0)
                    AND NOT EXISTS (SELECT FROM operation o WHERE o.payment_id = p.id AND o.kind = 'reverse'
                                    AND o.outcome IS DISTINCT FROM 'approved'))
-              AND $1::timestamptz IS NOT NULL LIMIT $2",
+            LIMIT $2",
+    },
+    Question {
+        rule: 7,
+        checked: "SELECT count(*) AS checked FROM sealed_card",
+        offending: "SELECT p.id::text || ' is ' || p.status || ' and its sealed card is still stored'
+            FROM sealed_card c JOIN payment p ON p.card_id = c.id
+            WHERE p.status NOT IN ('accepted', 'authorizing') LIMIT $2",
+    },
+    Question {
+        rule: 7,
+        checked: "SELECT count(*) AS checked FROM sealed_card",
+        offending: "SELECT 'sealed card ' || id || ' expired at ' || expires_at FROM sealed_card
+            WHERE expires_at < now() - interval '20 minutes' LIMIT $2",
+    },
+    Question {
+        rule: 7,
+        checked: "SELECT count(*) AS checked FROM pg_class WHERE relname ~ '^sealed_card_[0-9]$'",
+        offending: "SELECT relname || ' is written to the WAL' FROM pg_class
+            WHERE relname ~ '^sealed_card_[0-9]$' AND relkind = 'r' AND relpersistence <> 'u'
+            LIMIT $2",
     },
     Question {
         rule: 8,
         checked: "SELECT count(*) AS checked FROM payment
-                  WHERE status IN ('captured', 'settled') AND $1::timestamptz IS NOT NULL",
+                  WHERE status IN ('captured', 'settled')",
         offending: "SELECT p.id::text || ' is ' || p.status || ' and its payer was promised no receipt' FROM payment p
             WHERE p.status IN ('captured', 'settled') AND NOT EXISTS (SELECT FROM receipt r WHERE r.payment_id = p.id)
-              AND $1::timestamptz IS NOT NULL LIMIT $2",
-    },
-    // 13 to 19 digits in a row, in whatever may hold foreign text; the caller keeps what Luhn accepts. Names of ours are left
-    // out, 32 hexadecimal digits with a letter among them: of some thousand, one holds what looks like a card's number.
-    Question {
-        rule: 7,
-        checked: "SELECT (SELECT count(*) FROM journal) + (SELECT count(*) FROM operation)
-                         + (SELECT count(*) FROM payment) AS checked WHERE $1::timestamptz IS NOT NULL",
-        offending: "SELECT payment || ': ' || place || ' holds ' || digits FROM (
-                SELECT payment_id::text AS payment, 'journal' AS place, (regexp_matches(regexp_replace(detail,
-                           '(?<![0-9a-f])(?=[0-9]*[a-f])[0-9a-f]{32}(?![0-9a-f])', '-', 'g'), '[0-9]{13,19}', 'g'))[1] AS digits
-                FROM journal UNION ALL
-                SELECT payment_id::text, 'operation', (regexp_matches(regexp_replace(detail::text,
-                           '(?<![0-9a-f])(?=[0-9]*[a-f])[0-9a-f]{32}(?![0-9a-f])', '-', 'g'), '[0-9]{13,19}', 'g'))[1]
-                FROM operation UNION ALL
-                SELECT id::text, 'payment', (regexp_matches(regexp_replace(concat_ws(' ', note, card_number_masked, challenge::text,
-                           challenge_response::text),
-                           '(?<![0-9a-f])(?=[0-9]*[a-f])[0-9a-f]{32}(?![0-9a-f])', '-', 'g'), '[0-9]{13,19}', 'g'))[1]
-                FROM payment) found WHERE $1::timestamptz IS NOT NULL LIMIT $2",
-    },
-    Question {
-        rule: 7,
-        checked: "SELECT count(*) AS checked FROM sealed_card WHERE $1::timestamptz IS NOT NULL",
-        offending: "SELECT p.id::text || ' is ' || p.status || ' and its sealed card is still stored'
-            FROM sealed_card c JOIN payment p ON p.card_id = c.id
-            WHERE p.status NOT IN ('accepted', 'authorizing') AND $1::timestamptz IS NOT NULL LIMIT $2",
-    },
-    Question {
-        rule: 7,
-        checked: "SELECT count(*) AS checked FROM sealed_card WHERE $1::timestamptz IS NOT NULL",
-        offending: "SELECT 'sealed card ' || id || ' expired at ' || expires_at FROM sealed_card
-            WHERE expires_at < now() - interval '20 minutes' AND $1::timestamptz IS NOT NULL LIMIT $2",
-    },
-    Question {
-        rule: 7,
-        checked: "SELECT count(*) AS checked FROM pg_class WHERE relname ~ '^sealed_card_[0-9]$'
-                  AND $1::timestamptz IS NOT NULL",
-        offending: "SELECT relname || ' is written to the WAL' FROM pg_class
-            WHERE relname ~ '^sealed_card_[0-9]$' AND relkind = 'r' AND relpersistence <> 'u'
-              AND $1::timestamptz IS NOT NULL LIMIT $2",
+            LIMIT $2",
     },
 ];
 
@@ -212,10 +193,43 @@ impl Question {
     /// Asks: how much was checked, and what breaks the rule. `before` is when things must have been done.
     pub async fn ask(&self, pool: &PgPool, before: OffsetDateTime) -> Result<(i64, Vec<String>), StoreError> {
         let mut report = report(pool).await?;
-        let checked: i64 = sqlx::query_scalar(self.checked).bind(before).fetch_one(&mut *report).await?;
-        let offending = sqlx::query_scalar(self.offending).bind(before).bind(NAMED).fetch_all(&mut *report).await?;
-        Ok((checked, offending))
+        let checked = sqlx::query_scalar(asked(self.checked)).bind(before).bind(NAMED).fetch_one(&mut *report).await?;
+        let offending = sqlx::query_scalar(asked(self.offending)).bind(before).bind(NAMED);
+        Ok((checked, offending.fetch_all(&mut *report).await?))
     }
+}
+
+/// A question that need not name both of what it is asked with.
+fn asked(question: &str) -> AssertSqlSafe<String> {
+    AssertSqlSafe(format!("WITH asked AS (SELECT $1::timestamptz, $2::bigint) {question}"))
+}
+
+/// Shows 13 to 19 digits in a row, in whatever may hold foreign text, to `look`: where, and the digits. How many rows were
+/// looked at.
+///
+/// Names of ours are left out, 32 hexadecimal digits with a letter among them: of some thousand, one holds what looks like
+/// a card's number.
+pub async fn long_digits(pool: &PgPool, mut look: impl FnMut(&str, &str)) -> Result<i64, StoreError> {
+    let mut report = report(pool).await?;
+    let checked = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM journal) + (SELECT count(*) FROM operation) + (SELECT count(*) FROM payment)",
+    )
+    .fetch_one(&mut *report)
+    .await?;
+    let mut rows = sqlx::query(
+        "SELECT payment || ': ' || place AS place, (regexp_matches(regexp_replace(text,
+                    '(?<![0-9a-f])(?=[0-9]*[a-f])[0-9a-f]{32}(?![0-9a-f])', '-', 'g'), '[0-9]{13,19}', 'g'))[1] AS digits
+         FROM (SELECT payment_id AS payment, 'journal' AS place, detail AS text FROM journal
+               UNION ALL SELECT payment_id, 'operation', detail::text FROM operation
+               UNION ALL SELECT id, 'payment', concat_ws(' ', note, card_number_masked, challenge::text,
+                                                         challenge_response::text) FROM payment) texts",
+    )
+    .fetch(&mut *report);
+    while let Some(row) = rows.try_next().await? {
+        look(row.try_get("place")?, row.try_get("digits")?);
+    }
+    drop(rows);
+    Ok(checked)
 }
 
 /// Until when things may be kept that are kept for a time.

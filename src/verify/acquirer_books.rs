@@ -16,6 +16,8 @@ use crate::{
     },
 };
 
+/// The rules that are held against them.
+pub(super) const RULES: [u8; 4] = [2, 3, 4, 6];
 const CHUNK: usize = 10_000;
 /// Payments that are named at most.
 const NAMED: usize = 100;

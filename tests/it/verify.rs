@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use axum::{Json, Router, routing::get};
+use axum::{
+    Json, Router,
+    http::{HeaderMap, StatusCode},
+    routing::get,
+};
 use lapin::options::QueueDeleteOptions;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Notify};
@@ -17,6 +21,10 @@ use tolom::{
     broker::Queue,
     config::Config,
     payment::{Currency, Money, card::CardRules},
+    store::{
+        operations::{Terms, claim_captures},
+        sessions::Sessions,
+    },
     telemetry,
     verify::{Finding, all_kept, table, verify},
     workers,
@@ -123,8 +131,87 @@ async fn a_card_number_in_any_company_is_named_and_a_random_name_is_not() {
         write(detail).await;
     }
     let broken = finding(&world, 7).await;
-    assert!(broken.offending.iter().any(|text| text.contains("4111111111111111")), "{broken:?}");
-    assert!(broken.offending.iter().any(|text| text.contains("5555555555554444")), "{broken:?}");
+    assert!(broken.offending.iter().any(|text| text.contains("411111******1111")), "{broken:?}");
+    assert!(broken.offending.iter().any(|text| text.contains("555555******4444")), "{broken:?}");
+    world.finish_without_acquirer().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_number_behind_many_other_long_numbers_is_named_and_not_told() {
+    let world = World::prepared(|_| ()).await;
+    sqlx::query(
+        "INSERT INTO journal (payment_id, version, event, to_status, actor, detail)
+         SELECT $1, 1, 'e', 's', 'test', detail FROM (
+             SELECT number, 'order 4222222222221' AS detail FROM generate_series(1, 150) number
+             UNION ALL SELECT 151, 'card 4222222222222') rows ORDER BY number",
+    )
+    .bind(Uuid::nil())
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    let broken = finding(&world, 7).await;
+    assert_eq!(broken.offending, [format!("{}: journal holds 422222***2222", Uuid::nil())]);
+    world.finish_without_acquirer().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_payment_that_nobody_looks_into_is_named() {
+    let mut world = World::prepared(|_| ()).await;
+    world.run(workers::ALL.into_iter().filter(|role| role.name != "resolve").collect()).await;
+    let id = world.pay(&world.bill("1100009020").await, TIMED_OUT_AFTER_APPROVAL).await.id().unwrap();
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'unknown'", 1).await;
+    world.wait_until("SELECT count(*) FROM outbox", 0).await;
+    let next = async |moment: &'static str| {
+        sqlx::query("UPDATE operation SET next_attempt_at = now() + $1::interval")
+            .bind(moment)
+            .execute(&world.pool)
+            .await
+            .unwrap();
+        finding(&world, 1).await
+    };
+    let scheduled = next("1 hour").await;
+    assert!(scheduled.ok, "{scheduled:?}");
+    let forgotten = next("-2 hours").await;
+    assert_eq!(forgotten.offending, [format!("{id} is still unknown")]);
+    world.finish_without_acquirer().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorized_payment_whose_capture_is_looked_into_is_on_its_way() {
+    let mut world = World::prepared(|_| ()).await;
+    world.run(workers::ALL.into_iter().filter(|role| ["authorize", "record"].contains(&role.name)).collect()).await;
+    let id = world.pay(&world.bill("1100009021").await, GOOD).await.id().unwrap();
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'authorized'", 1).await;
+    world.wait_until("SELECT count(*) FROM outbox", 0).await;
+    assert_eq!(finding(&world, 1).await.offending, [format!("{id} is still authorized")]);
+    let lease = Duration::from_secs(60);
+    let terms = Terms { owner: "silent", clock: &world.clock, send_within: lease, lease };
+    claim_captures(&Sessions::new(world.pool.clone()), &[id], &terms).await.unwrap();
+    let asked = finding(&world, 1).await;
+    assert!(asked.ok, "{asked:?}");
+    world.finish_without_acquirer().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn books_that_the_acquirer_refuses_to_show_prove_nothing_and_books_that_it_has_not_leave_a_note() {
+    let world = World::prepared(|config| config.acquirer.token = "secret-token".to_owned().into()).await;
+    let books = async |headers: HeaderMap| {
+        let known = headers.get("authorization").is_some_and(|value| value == "Bearer secret-token");
+        if known { Ok(Json(json!([]))) } else { Err(StatusCode::UNAUTHORIZED) }
+    };
+    let mut config = with_acquirer(&world, acquirer(Router::new().route("/books", get(books))).await);
+    let ask =
+        async |config: &Config| verify(config, &world.pool, &world.broker, &world.clock, Duration::ZERO, None).await;
+    let shown = ask(&config).await.unwrap();
+    assert!(all_kept(&shown) && shown.iter().all(|finding| finding.notes.is_empty()), "{shown:?}");
+    config.acquirer.token = "another".to_owned().into();
+    let refused = ask(&config).await.unwrap_err();
+    assert!(refused.to_string().contains("401"), "{refused}");
+    config.acquirer.url = acquirer(Router::new()).await;
+    let alone = ask(&config).await.unwrap();
+    let noted = alone.iter().filter(|finding| finding.notes.iter().any(|note| note.contains("our own books alone")));
+    assert_eq!(noted.map(|finding| finding.rule).collect::<Vec<_>>(), [2, 3, 4, 6]);
+    assert!(table(&alone).contains("note: held against our own books alone"));
     world.finish_without_acquirer().await;
 }
 
