@@ -40,6 +40,11 @@ impl Lane {
         }
     }
 
+    /// The queue that its messages wait for.
+    pub(super) const fn queue(self) -> Option<Queue> {
+        self.0
+    }
+
     pub(super) fn index(self) -> usize {
         Self::all().position(|lane| lane == self).unwrap_or(Self::COUNT - 1)
     }

@@ -30,7 +30,7 @@ pub use history::History;
 pub use lane::Lane;
 use lapin::{
     Connection, ConnectionProperties,
-    protocol::{AMQPErrorKind, AMQPHardError},
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
 };
 pub use message::{Fate, Message, Parcel, Verdict, Watch, read_parcel};
 pub use names::{Names, Queue, UNREADABLE};
@@ -90,6 +90,12 @@ impl BrokerError {
             lapin::ErrorKind::ProtocolError(error) => *error.kind() == too_large,
             _ => false,
         })
+    }
+
+    /// Whether a queue or an exchange that was asked for is not there.
+    fn is_missing(&self) -> bool {
+        let not_found = AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND);
+        matches!(self, Self::Amqp(error) if matches!(error.kind(), lapin::ErrorKind::ProtocolError(error) if *error.kind() == not_found))
     }
 
     /// The word for metrics.

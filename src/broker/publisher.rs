@@ -301,8 +301,8 @@ async fn session(
     let connection = set_up(open(broker)).await?;
     show(link, Link::Up);
     rebuild.reset();
-    let windows = waiting.iter().flat_map(|jobs| [jobs; WINDOWS]);
-    let lanes = windows.map(|jobs| lane(broker, &connection, jobs, link.subscribe()));
+    let windows = Lane::all().zip(waiting).flat_map(|lane| [lane; WINDOWS]);
+    let lanes = windows.map(|(lane, jobs)| work(broker, &connection, lane, jobs, link.subscribe()));
     tokio::select! {
         ended = try_join_all(lanes) => ended.map(drop)?,
         error = watch(&connection, link) => return Err(error),
@@ -314,7 +314,7 @@ async fn session(
 /// A connection to a broker that has everything we publish to.
 async fn open(broker: &Broker) -> Result<Connection, BrokerError> {
     let connection = broker.connect_with("publisher", PUBLISHED_FRAME).await?;
-    topology::declare_what_can_be(&connection, broker).await?;
+    topology::declare_what_can_be(&connection, broker, None).await?;
     Ok(connection)
 }
 
@@ -338,10 +338,11 @@ async fn watch(connection: &Connection, link: &watch::Sender<Link>) -> BrokerErr
     BrokerError::Ended
 }
 
-/// Publishes window after window; `Ok` once every publisher is dropped.
-async fn lane(
+/// Publishes window after window of a lane; `Ok` once every publisher is dropped.
+async fn work(
     broker: &Broker,
     connection: &Connection,
+    lane: Lane,
     waiting: &Jobs,
     mut link: watch::Receiver<Link>,
 ) -> Result<(), BrokerError> {
@@ -349,7 +350,7 @@ async fn lane(
         let channel = set_up(async { Ok(connection.create_channel().await?) }).await?;
         set_up(async { Ok(channel.confirm_select(ConfirmSelectOptions::default()).await?) }).await?;
         // A channel with a window that broke is done for: late confirms must not meet a new window.
-        match windows(broker, &channel, waiting, &mut link).await {
+        match windows(broker, &channel, lane, waiting, &mut link).await {
             Ok(()) => return Ok(()),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a window was not confirmed");
@@ -357,6 +358,10 @@ async fn lane(
                 // connection that is torn down for that would only come back to be blocked again.
                 unblocked(&mut link).await;
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, channel.close(200, "unconfirmed".into())).await;
+                // Should it fail, the next window meets the same error.
+                if error.is_missing() {
+                    let _ = set_up(topology::declare_what_can_be(connection, broker, lane.queue())).await;
+                }
             }
         }
         if !connection.status().connected() {
@@ -374,6 +379,7 @@ async fn unblocked(link: &mut watch::Receiver<Link>) {
 async fn windows(
     broker: &Broker,
     channel: &Channel,
+    lane: Lane,
     waiting: &Jobs,
     link: &mut watch::Receiver<Link>,
 ) -> Result<(), BrokerError> {
@@ -386,15 +392,20 @@ async fn windows(
         // Whoever gave up will publish again with the same id: sending now would only make a duplicate.
         window.retain(|job| !job.reply.is_closed());
         let Some(deadline) = window.iter().map(|job| job.deadline).max() else { continue };
-        let published = tokio::time::timeout_at(deadline, publish_window(broker, channel, &window)).await;
-        let error = match published {
+        let published = tokio::time::timeout_at(deadline, async {
+            if let Some(queue) = lane.queue() {
+                topology::make_sure_of_facts(channel, broker, queue).await?;
+            }
+            publish_window(broker, channel, &window).await
+        });
+        let error = match published.await {
             Ok(Ok(results)) => {
                 for (job, result) in window.drain(..).zip(results) {
                     let _ = job.reply.send(result);
                 }
                 continue;
             }
-            Ok(Err(error)) => BrokerError::Amqp(error),
+            Ok(Err(error)) => error,
             Err(_) => BrokerError::TimedOut(Duration::from_millis(broker.settings().publish_timeout_ms)),
         };
         // Some of the window may be stored.
@@ -409,7 +420,7 @@ async fn publish_window(
     broker: &Broker,
     channel: &Channel,
     window: &[Job],
-) -> Result<Vec<Result<(), PublishError>>, lapin::Error> {
+) -> Result<Vec<Result<(), PublishError>>, BrokerError> {
     let names = broker.names();
     let mut confirms = Vec::with_capacity(window.len());
     for Job { message, headers, .. } in window {

@@ -84,7 +84,6 @@ fn declarations(broker: &Broker) -> Vec<Declaration> {
             ]),
             bindings: vec![(names.dead_exchange(), name.clone())],
         });
-        let exchange = |topic: Topic| if topic.is_command() { names.commands() } else { names.events() };
         all.push(Declaration {
             name: name.clone(),
             arguments: table(&[
@@ -96,7 +95,7 @@ fn declarations(broker: &Broker) -> Vec<Declaration> {
                 ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)),
                 ("x-max-length", limit.clone()),
             ]),
-            bindings: queue.topics().iter().map(|topic| (exchange(*topic), topic.routing_key().to_owned())).collect(),
+            bindings: queue.topics().iter().map(|topic| binding(broker, *topic)).collect(),
         });
         let delays = broker.settings().retry_delays_ms.iter().filter(|_| queue.has_tiers());
         all.extend(delays.map(|delay| Declaration {
@@ -120,9 +119,14 @@ fn declarations(broker: &Broker) -> Vec<Declaration> {
             ("x-max-age", text(STREAM_MAX_AGE)),
             ("x-max-length-bytes", AMQPValue::LongLongInt(STREAM_MAX_BYTES)),
         ]),
-        bindings: vec![(names.events(), Topic::SettlementEntry.routing_key().to_owned())],
+        bindings: vec![binding(broker, Topic::SettlementEntry)],
     });
     all
+}
+
+fn binding(broker: &Broker, topic: Topic) -> (String, String) {
+    let names = broker.names();
+    (if topic.is_command() { names.commands() } else { names.events() }, topic.routing_key().to_owned())
 }
 
 fn durable() -> QueueDeclareOptions {
@@ -146,13 +150,18 @@ async fn declare(channel: &Channel, broker: &Broker) -> Result<(), BrokerError> 
     Ok(())
 }
 
-/// Declares what it can, and says what it cannot. Each publishing connection does so when it is opened: `mandatory` is
-/// satisfied by any one bound queue, so all the bindings have to be made sure of, and a broker that was wiped is whole
-/// again. One queue that is away or differs (a stream without a writer) stops nothing but itself.
-pub(super) async fn declare_what_can_be(connection: &Connection, broker: &Broker) -> Result<(), BrokerError> {
+/// Declares what it can of everything, or of one queue with its tiers and dead letters, and says what it cannot. Each
+/// publishing connection does so when it is opened, so that a broker that was wiped is whole again. One queue that is
+/// away or differs (a stream without a writer) stops nothing but itself.
+pub(super) async fn declare_what_can_be(
+    connection: &Connection,
+    broker: &Broker,
+    only: Option<Queue>,
+) -> Result<(), BrokerError> {
     let mut channel = connection.create_channel().await?;
     declare_exchanges(&channel, broker).await?;
-    for queue in declarations(broker) {
+    let of = only.map_or_else(String::new, |queue| broker.names().queue(queue));
+    for queue in declarations(broker).into_iter().filter(|queue| queue.name.starts_with(&of)) {
         if let Err(error) = declare_queue(&channel, &queue).await {
             tracing::error!(
                 queue = queue.name,
@@ -178,6 +187,15 @@ async fn declare_exchanges(channel: &Channel, broker: &Broker) -> Result<(), Bro
 async fn declare_queue(channel: &Channel, queue: &Declaration) -> Result<(), BrokerError> {
     channel.queue_declare(queue.name.as_str().into(), durable(), queue.arguments.clone()).await?;
     bind(channel, &queue.name, &queue.bindings).await
+}
+
+/// Binds a queue to its facts once more. Whoever wants facts binds a queue of his own (the stream and the live pages do),
+/// and any one of them satisfies `mandatory`: that finance's queue is among them has to be made sure of before each
+/// publish. Work to do goes to our own queues alone.
+pub(super) async fn make_sure_of_facts(channel: &Channel, broker: &Broker, queue: Queue) -> Result<(), BrokerError> {
+    let facts = queue.topics().iter().filter(|topic| !topic.is_command());
+    let bindings: Vec<_> = facts.map(|topic| binding(broker, *topic)).collect();
+    bind(channel, &broker.names().queue(queue), &bindings).await
 }
 
 async fn bind(channel: &Channel, queue: &str, bindings: &[(String, String)]) -> Result<(), BrokerError> {
@@ -214,7 +232,8 @@ pub struct Finding {
     pub detail: String,
 }
 
-/// Compares what exists with what this build would declare. Creates and changes nothing but missing bindings.
+/// Compares what exists with what this build would declare. Creates and changes nothing but missing bindings: those it
+/// restores without a word, for AMQP cannot be asked about a binding.
 pub async fn verify(broker: &Broker) -> Result<Vec<Finding>, BrokerError> {
     let connection = broker.connect("topology").await?;
     let mut channel = connection.create_channel().await?;

@@ -1,6 +1,7 @@
 //! Supervision and overload: what dies is built anew, what is too much is refused or held, and nothing is lost.
 
 mod alarm;
+mod bindings;
 mod broker_away;
 mod consumers;
 mod database_away;
