@@ -31,15 +31,12 @@ pub(super) async fn admit(context: &Context, event: &Event<PaymentRequested>) ->
     let Some(request) = &event.data.request else {
         return Admission::Broken("there is no such payment, and the event holds no request".to_owned());
     };
-    let now = context.clock.now();
-    let terms = context.config.terms_in_force(clock::bishkek_day(now));
-    let valid = validate(request.amount, &request.payer, &request.locale, &request.terms, terms);
-    if let Err(invalid) = valid {
-        return refuse(context, event, invalid.problem, &format!("{} {}", invalid.field, invalid.detail)).await;
+    if let Err(invalid) = validate(request.amount, &request.payer, &request.locale) {
+        return refuse(context, event, "invalid-field", &format!("{} {}", invalid.field, invalid.detail)).await;
     }
-    let payment = new_payment(context, event, request);
+    let (now, payment) = (context.clock.now(), new_payment(context, event, request));
     let accepted = context
-        .until_available(|| accept(&context.sessions, now, &context.config.limits, std::slice::from_ref(&payment)))
+        .until_available(|| accept(&context.sessions, now, &context.config, std::slice::from_ref(&payment)))
         .await;
     let result = match accepted {
         None => return Admission::Stopped,

@@ -137,7 +137,7 @@ impl Worker {
         let (requests, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|waiting| (waiting.request, waiting.answer)).unzip();
         // A panic must cost one batch, not the task that takes from the queue.
-        let accepting = accept(&self.sessions, self.clock.now(), &self.config.limits, &requests);
+        let accepting = accept(&self.sessions, self.clock.now(), &self.config, &requests);
         let results = match self.supervisor.attempt("intake batches", accepting).await {
             Some(Ok(accepted)) => {
                 self.relay.announce(accepted.outbox);

@@ -12,10 +12,8 @@ use uuid::Uuid;
 
 use super::{Intake, auth::Caller, extract::ApiJson, limits::ClientAddress, problem::Problem};
 use crate::{
-    clock::new_secret_id,
-    sealing::{SealError, SealedHeader},
+    sealing::SealedHeader,
     store::{
-        accept::Refusal,
         cards::{self, NewCard},
         keys,
     },
@@ -61,11 +59,11 @@ pub(super) struct StoredCard {
     id: Uuid,
 }
 
-/// Store a sealed card for a payment that follows.
+/// Store a sealed card for a payment that follows. Repeated, it gives the same name.
 #[utoipa::path(post, path = "/v1/cards", tag = "cards", request_body = SealedCard, security((), ("token" = [])),
     responses(
         (status = 201, body = StoredCard, description = "Stored"),
-        (status = 422, body = Problem, content_type = "application/problem+json", description = "`card-malformed`, `card-expired`, `card-key-unknown`, `invalid-field`"),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "`card-malformed`, `card-expired`, `card-key-unknown`, `card-used`, `invalid-field`"),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "`rate-limited`; see Retry-After"),
     ))]
 pub(super) async fn store_card(
@@ -79,29 +77,22 @@ pub(super) async fn store_card(
         intake.may_look_up(address)?;
     }
     let card = intake.sealed(body.sealed, "sealed")?;
-    if !cards::put(&intake.pool, &card, intake.clock.now()).await? {
-        return Err(Refusal::CardKeyUnknown.into());
+    // What is no code of ours is kept nowhere: somebody might seal a card for its own number.
+    if intake.config.service_of(&card.bill).is_none() {
+        return Err(Problem::card_malformed("no service has codes that begin like its bill", "sealed"));
     }
-    Ok((StatusCode::CREATED, Json(StoredCard { id: card.id })).into_response())
+    match cards::put(&intake.pool, &card, intake.clock.now()).await? {
+        None => Ok((StatusCode::CREATED, Json(StoredCard { id: card.id })).into_response()),
+        Some(refusal) => Err(refusal.into()),
+    }
 }
 
 impl Intake {
-    /// Checks a sealed card as far as it goes without a key.
+    /// Checks a sealed card as far as it goes without a key and without the time.
     pub(super) fn sealed(&self, jwe: String, field: &'static str) -> Result<NewCard, Problem> {
-        match SealedHeader::parse(&jwe, self.clock.now()) {
-            // What is no code of ours is kept nowhere: somebody might seal a card for its own number.
-            Ok(header) if self.config.service_of(&header.bill).is_none() => {
-                Err(Problem::card_malformed("no service has codes that begin like its bill", field))
-            }
-            Ok(header) => Ok(NewCard {
-                id: new_secret_id(),
-                bill: header.bill,
-                kid: header.kid.to_string(),
-                jwe,
-                expires_at: header.expires_at,
-            }),
-            Err(SealError::Expired) => Err(Refusal::CardExpired.into()),
-            Err(error) => Err(Problem::card_malformed(error.to_string(), field)),
-        }
+        let header = SealedHeader::parse(&jwe, self.clock.now())
+            .map_err(|error| Problem::card_malformed(error.to_string(), field))?;
+        let SealedHeader { id, kid, bill, expires_at } = header;
+        Ok(NewCard { id, bill, kid: kid.to_string(), jwe, expires_at })
     }
 }

@@ -55,10 +55,9 @@ pub fn headers(lines: &[(&[u8], &[u8])]) -> Headers {
 }
 
 /// Reads the body of `POST /v1/payments`, with all checks that need neither database nor key.
-pub fn payment(body: &[u8], terms_in_force: &str) -> Read<Value> {
+pub fn payment(body: &[u8]) -> Read<Value> {
     let body: PaymentBody = extract::parse(body).map_err(document)?;
-    validate(body.amount, &body.payer, &body.locale, &body.terms, terms_in_force)
-        .map_err(|invalid| document(invalid.into()))?;
+    validate(body.amount, &body.payer, &body.locale).map_err(|invalid| document(invalid.into()))?;
     let card = match (body.card.sealed, body.card.id) {
         (Some(sealed), None) => json!({ "sealed": sealed }),
         (None, Some(id)) => json!({ "id": id }),

@@ -27,7 +27,6 @@ use crate::{
     payment::{Money, PaymentCode, PublicStatus, Status},
     store::{
         accept::{Acceptance, CardSource, Idempotency, NewPayment, Refusal},
-        cards::NewCard,
         payments,
         request::validate,
     },
@@ -116,7 +115,7 @@ fn accepted(id: Uuid, body: String, replayed: bool) -> Response {
 }
 
 impl Intake {
-    /// Checks everything that needs no database.
+    /// Checks everything that will always be so; what may have changed since it came first is judged later.
     fn new_payment(
         &self,
         body: PaymentBody,
@@ -124,7 +123,7 @@ impl Intake {
         caller: &str,
         traceparent: String,
     ) -> Result<NewPayment, Problem> {
-        validate(body.amount, &body.payer, &body.locale, &body.terms, self.terms_in_force())?;
+        validate(body.amount, &body.payer, &body.locale)?;
         let id = new_secret_id();
         let card = match (body.card.sealed, body.card.id) {
             (Some(jwe), None) => {
@@ -132,8 +131,7 @@ impl Intake {
                 if card.bill != body.bill {
                     return Err(Refusal::CardOfOtherBill.into());
                 }
-                // It is this payment's and no other's, so it needs no name of its own.
-                CardSource::Inline(NewCard { id, ..card })
+                CardSource::Inline(card)
             }
             (None, Some(id)) => CardSource::Stored(id),
             _ => return Err(Problem::invalid_field("card", "either `sealed` or `id` is wanted")),

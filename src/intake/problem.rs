@@ -202,6 +202,7 @@ impl From<Refusal> for Problem {
             Refusal::BillCancelled => (StatusCode::CONFLICT, "Bill cancelled"),
             Refusal::BillExpired => (StatusCode::CONFLICT, "Bill expired"),
             Refusal::PaymentLive => (StatusCode::CONFLICT, "Payment in progress"),
+            Refusal::TermsNotInForce => (StatusCode::UNPROCESSABLE_ENTITY, "Terms not in force"),
             Refusal::AmountDiffers => (StatusCode::UNPROCESSABLE_ENTITY, "Amount differs"),
             Refusal::CurrencyDiffers => (StatusCode::UNPROCESSABLE_ENTITY, "Currency differs"),
             Refusal::CardKeyUnknown => (StatusCode::UNPROCESSABLE_ENTITY, "Sealing key not in use"),
@@ -229,11 +230,6 @@ impl From<Refusal> for Problem {
 
 impl From<Invalid> for Problem {
     fn from(invalid: Invalid) -> Self {
-        if invalid.problem == "terms-not-in-force" {
-            let title = "Terms not in force";
-            return Self::new(invalid.problem, StatusCode::UNPROCESSABLE_ENTITY, title, invalid.detail)
-                .field(invalid.field);
-        }
         Self::invalid_field(invalid.field, invalid.detail)
     }
 }

@@ -1,7 +1,8 @@
 //! Accepting payments: a whole batch read in one statement and written in one more, one conflict failing alone.
 //!
 //! What is decided between the two is decided without locks, so the database has the last word: a primary key for "same
-//! key, once", a partial unique index for "one live payment per bill", and the bill itself, held while it is written.
+//! key, once", unique indexes for "one live payment per bill" and "one payment per card", and the bill itself, held while it
+//! is written.
 
 mod attempt;
 mod judge;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 pub use self::refusal::Refusal;
 use super::{StoreError, cards::NewCard, limits::Origin, outbox::OutboxRow, sessions::Sessions};
 use crate::{
-    config,
+    config::Config,
     contracts::Payer,
     payment::{Money, PaymentCode},
 };
@@ -68,6 +69,15 @@ pub enum CardSource {
     Stored(Uuid),
 }
 
+impl CardSource {
+    /// The card's name.
+    pub(super) const fn id(&self) -> Uuid {
+        match self {
+            Self::Inline(NewCard { id, .. }) | Self::Stored(id) => *id,
+        }
+    }
+}
+
 /// What makes a repeated request harmless (IETF draft-ietf-httpapi-idempotency-key-header).
 #[derive(Debug, Clone)]
 pub struct Idempotency {
@@ -112,10 +122,10 @@ pub struct Accepted {
 pub async fn accept(
     sessions: &Sessions,
     now: OffsetDateTime,
-    limits: &config::Limits,
+    config: &Config,
     requests: &[NewPayment],
 ) -> Result<Accepted, StoreError> {
-    let terms = &Terms { sessions, now, limits };
+    let terms = &Terms { sessions, now, config };
     let mut results: Vec<Option<Acceptance>> = vec![None; requests.len()];
     let mut outbox = Vec::new();
     let (mut round, followers) = leaders_and_followers(requests);
@@ -192,7 +202,7 @@ fn fingerprint(request: &NewPayment) -> Option<&[u8; 32]> {
 struct Terms<'a> {
     sessions: &'a Sessions,
     now: OffsetDateTime,
-    limits: &'a config::Limits,
+    config: &'a Config,
 }
 
 struct Done {

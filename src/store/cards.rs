@@ -6,7 +6,7 @@ use sqlx::{PgConnection, PgExecutor, PgPool, Row};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{StoreError, keys};
+use super::{StoreError, accept::Refusal, keys};
 use crate::{clock::Clock, payment::PaymentCode};
 
 /// Seconds of expiry that share a slice: the longest life of a sealed card.
@@ -17,7 +17,7 @@ const SKEW_S: i64 = 60;
 /// A sealed card on its way into the store; its form has been checked.
 #[derive(Clone)]
 pub struct NewCard {
-    /// Its name from now on.
+    /// Its name, which follows from the JWE.
     pub id: Uuid,
     /// The only bill it may pay.
     pub bill: PaymentCode,
@@ -35,23 +35,33 @@ impl std::fmt::Debug for NewCard {
     }
 }
 
-/// Stores a card that a payment will name later. False if its key is unknown or retired: nothing is stored.
-pub async fn put(pool: &PgPool, card: &NewCard, now: OffsetDateTime) -> Result<bool, StoreError> {
-    let mut connection = pool.acquire().await?;
-    let taken = keys::taken(&mut *connection, std::slice::from_ref(&card.kid), now).await?;
-    if !taken.iter().any(|(_, destroy_at)| *destroy_at >= card.expires_at) {
-        return Ok(false);
+/// Stores a card that a payment will name later; one that is there already stays. Or tells why it is not taken.
+pub async fn put(pool: &PgPool, card: &NewCard, now: OffsetDateTime) -> Result<Option<Refusal>, StoreError> {
+    if card.expires_at <= now {
+        return Ok(Some(Refusal::CardExpired));
     }
-    insert(&mut *connection, &[card]).await?;
-    Ok(true)
+    let mut transaction = pool.begin().await?;
+    let taken = keys::taken(&mut *transaction, std::slice::from_ref(&card.kid), now).await?;
+    if !taken.iter().any(|(_, destroy_at)| *destroy_at >= card.expires_at) {
+        return Ok(Some(Refusal::CardKeyUnknown));
+    }
+    insert(&mut *transaction, &[card]).await?;
+    // Asked once the card is there: a payment that is being accepted with it has been waited for, or waits and finds it.
+    let used = "SELECT EXISTS (SELECT FROM payment WHERE card_id = $1)";
+    if sqlx::query_scalar(used).bind(card.id).fetch_one(&mut *transaction).await? {
+        return Ok(Some(Refusal::CardUsed));
+    }
+    transaction.commit().await?;
+    Ok(None)
 }
 
-/// Inserts cards, each into the slice of its expiry.
+/// Inserts cards, each into the slice of its expiry, unless they are there.
 pub async fn insert(db: impl PgExecutor<'_>, cards: &[&NewCard]) -> Result<(), StoreError> {
     let each = || cards.iter();
     sqlx::query(
         "INSERT INTO sealed_card (id, slice, bill_code, kid, jwe, expires_at)
-         SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])",
+         SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::timestamptz[])
+         ON CONFLICT DO NOTHING",
     )
     .bind(each().map(|card| card.id).collect::<Vec<_>>())
     .bind(each().map(|card| slice_of(card.expires_at)).collect::<Vec<_>>())

@@ -8,25 +8,20 @@ pub const LOCALES: [&str; 3] = ["ky", "ru", "en"];
 /// What is wrong with a request, whoever sent it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
-    /// The last part of the problem's type.
-    pub problem: &'static str,
     /// The member at fault, for example `payer.email`.
     pub field: &'static str,
     /// For people.
     pub detail: &'static str,
 }
 
-/// Checks what needs no database: amount, payer, locale and the version of the terms.
-pub fn validate(amount: Money, payer: &Payer, locale: &str, terms: &str, terms_in_force: &str) -> Result<(), Invalid> {
-    let need = |fits: bool, problem, field, detail| {
-        if fits { Ok(()) } else { Err(Invalid { problem, field, detail }) }
-    };
-    need(amount.value > 0, "invalid-field", "amount.value", "must be a positive number of minor units")?;
-    need(is_email(&payer.email), "invalid-field", "payer.email", "is not an e-mail address")?;
-    need(is_phone(&payer.phone), "invalid-field", "payer.phone", "must be + and 7 to 15 digits (ITU-T E.164)")?;
-    need(LOCALES.contains(&locale), "invalid-field", "locale", "must be ky, ru or en")?;
-    let detail = "this version of the terms is not in force; read and accept the current one";
-    need(terms == terms_in_force && !terms.is_empty(), "terms-not-in-force", "terms", detail)
+/// Checks amount, payer and locale: what is the same whenever it is asked. A repetition must pass as its first request did,
+/// so what changes with time or settings is for [`super::accept`], which knows what was accepted before.
+pub fn validate(amount: Money, payer: &Payer, locale: &str) -> Result<(), Invalid> {
+    let need = |fits: bool, field, detail| if fits { Ok(()) } else { Err(Invalid { field, detail }) };
+    need(amount.value > 0, "amount.value", "must be a positive number of minor units")?;
+    need(is_email(&payer.email), "payer.email", "is not an e-mail address")?;
+    need(is_phone(&payer.phone), "payer.phone", "must be + and 7 to 15 digits (ITU-T E.164)")?;
+    need(LOCALES.contains(&locale), "locale", "must be ky, ru or en")
 }
 
 /// An address that mail can be sent to: RFC 5321 4.1.2 without quoted local parts, address literals and non-ASCII

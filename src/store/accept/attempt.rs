@@ -74,9 +74,9 @@ impl Attempt {
         which: &[usize],
     ) -> Result<(), StoreError> {
         let asked: Vec<&NewPayment> = which.iter().map(|index| members[*index]).collect();
-        let known = known(db, &asked, terms.limits, terms.now).await?;
+        let known = known(db, &asked, &terms.config.limits, terms.now).await?;
         for ((index, member), known) in which.iter().zip(asked).zip(&known) {
-            self.fates[*index] = judge(member, known, terms.limits, terms.now);
+            self.fates[*index] = judge(member, known, terms.config, terms.now);
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! What comes of a request, by what is known that bears on it. No I/O.
 //!
-//! Who was accepted before is replayed, whatever stands against it now; who guesses codes is told nothing; and nobody
-//! learns of a bill's payments who does not know what the bill asks for.
+//! Who was accepted before is replayed, whatever stands against it now: so everything that passes with time or with a
+//! setting is judged here and not at the door. Who guesses codes is told nothing; and nobody learns of a bill's payments
+//! who does not know what the bill asks for.
 
 use time::OffsetDateTime;
 
@@ -10,7 +11,8 @@ use super::{
     known::{Bill, Known},
 };
 use crate::{
-    config,
+    clock::bishkek_day,
+    config::{self, Config},
     payment::{
         BillStatus, Money,
         limits::{By, Velocity, wait_s},
@@ -19,21 +21,17 @@ use crate::{
 };
 
 /// What comes of a request; `None` if nothing stands in its way.
-pub(super) fn judge(
-    member: &NewPayment,
-    known: &Known,
-    limits: &config::Limits,
-    now: OffsetDateTime,
-) -> Option<Acceptance> {
+pub(super) fn judge(member: &NewPayment, known: &Known, config: &Config, now: OffsetDateTime) -> Option<Acceptance> {
     if let Some(replayed) = replay(member, known) {
         return Some(replayed);
     }
     let refusal = guesses(member, now)
+        .or_else(|| judge_terms(&member.terms, config, now))
         .or_else(|| match &known.bill {
             Some(bill) => judge_bill(bill, member.amount, now),
             None => Some(Refusal::BillUnknown),
         })
-        .or_else(|| must_wait(known, limits, now))
+        .or_else(|| must_wait(known, &config.limits, now))
         .or_else(|| judge_card(member, known, now));
     match refusal {
         Some(refusal) => Some(Acceptance::Refused(refusal)),
@@ -64,6 +62,12 @@ fn replay(member: &NewPayment, known: &Known) -> Option<Acceptance> {
 fn guesses(member: &NewPayment, now: OffsetDateTime) -> Option<Refusal> {
     let until = member.origin.as_ref()?.shut_until.filter(|until| *until > now)?;
     Some(Refusal::TooManyAttempts { by: By::Address, wait_s: wait_s(until, now) })
+}
+
+/// The agreement that is in force today, in Asia/Bishkek, is the one that was accepted.
+fn judge_terms(accepted: &str, config: &Config, now: OffsetDateTime) -> Option<Refusal> {
+    let in_force = config.terms_in_force(bishkek_day(now));
+    (in_force.is_empty() || accepted != in_force).then_some(Refusal::TermsNotInForce)
 }
 
 fn judge_bill(bill: &Bill, offered: Money, now: OffsetDateTime) -> Option<Refusal> {
@@ -146,7 +150,7 @@ mod tests {
             card: CardSource::Inline(NewCard { id, bill, kid: "k".into(), jwe: String::new(), expires_at }),
             payer: Payer { email: String::new(), phone: String::new() },
             locale: "ky".into(),
-            terms: String::new(),
+            terms: "2026-01-01".into(),
             acquirer: String::new(),
             capture_at_once: false,
             caller: "public".into(),
@@ -173,7 +177,7 @@ mod tests {
     }
 
     fn fate(member: &NewPayment, known: &Known) -> Option<Acceptance> {
-        judge(member, known, &config::Config::defaults().limits, NOW)
+        judge(member, known, &Config::defaults(), NOW)
     }
 
     fn refused(member: &NewPayment, known: &Known) -> Refusal {
@@ -195,12 +199,31 @@ mod tests {
             |first| UsedKey { fingerprint: vec![first; 32], payment: Uuid::from_u128(9), answer: "as then".into() };
         let mut request = request();
         request.origin.as_mut().unwrap().shut_until = Some(NOW + Duration::minutes(1));
+        request.terms = "2025-01-01".into();
+        let CardSource::Inline(card) = &mut request.card else { unreachable!() };
+        card.expires_at = NOW - Duration::hours(1);
         let replayed = Acceptance::Replayed { payment: Uuid::from_u128(9), answer: "as then".into() };
         assert_eq!(fate(&request, &Known { key: Some(used(1)), ..Known::default() }), Some(replayed));
         assert_eq!(refused(&request, &Known { key: Some(used(2)), ..Known::default() }), Refusal::KeyReused);
         let again = Known { of_event: Some(Uuid::from_u128(9)), ..Known::default() };
         let replayed = Acceptance::Replayed { payment: Uuid::from_u128(9), answer: String::new() };
-        assert_eq!(fate(&foreign(Uuid::nil()), &again), Some(replayed));
+        let foreign = NewPayment { terms: "2025-01-01".into(), ..foreign(Uuid::nil()) };
+        assert_eq!(fate(&foreign, &again), Some(replayed));
+    }
+
+    #[test]
+    fn the_terms_in_force_must_have_been_accepted() {
+        for member in [request(), foreign(Uuid::from_u128(7))] {
+            for terms in ["", "2025-01-01"] {
+                let member = NewPayment { terms: terms.into(), ..member.clone() };
+                assert_eq!(refused(&member, &known()), Refusal::TermsNotInForce);
+                assert_eq!(refused(&member, &Known { bill: None, ..known() }), Refusal::TermsNotInForce);
+            }
+        }
+        let none = Config { terms: Vec::new(), ..Config::defaults() };
+        let member = NewPayment { terms: String::new(), ..request() };
+        let refused = Acceptance::Refused(Refusal::TermsNotInForce);
+        assert_eq!(judge(&member, &known(), &none, NOW), Some(refused));
     }
 
     #[test]
@@ -258,9 +281,10 @@ mod tests {
 
     #[test]
     fn of_all_that_it_has_to_wait_for_the_longest_is_told() {
-        let limits = config::Config::defaults().limits;
+        let config = Config::defaults();
+        let limits = &config.limits;
         let failures = |count, ago_s| Failures { count, last: Some(NOW - Duration::seconds(ago_s)) };
-        let waits = |known: &Known| match judge(&request(), known, &limits, NOW) {
+        let waits = |known: &Known| match judge(&request(), known, &config, NOW) {
             Some(Acceptance::Refused(Refusal::TooManyAttempts { by, .. })) => by,
             other => panic!("{other:?}"),
         };

@@ -38,7 +38,7 @@ pub(super) struct Known {
     pub(super) key_ends: Option<OffsetDateTime>,
     /// The bill and the expiry of a stored card, if it is there.
     pub(super) stored: Option<(String, OffsetDateTime)>,
-    /// A payment has used the stored card.
+    /// A payment has used the card.
     pub(super) card_used: bool,
 }
 
@@ -86,7 +86,7 @@ const READ: &str =
     LEFT JOIN bill b ON b.code = n.bill
     LEFT JOIN payment l ON l.bill_code = n.bill AND l.status NOT IN ('declined', 'failed', 'reversed')
     LEFT JOIN sealing_key s ON s.kid = n.kid AND s.seal_until > $9
-    LEFT JOIN payment u ON u.card_id = n.card AND u.card_id <> u.id
+    LEFT JOIN payment u ON u.card_id = n.card
     CROSS JOIN LATERAL (SELECT count(*) AS failures, max(updated_at) AS last FROM (
         SELECT updated_at FROM payment WHERE bill_code = n.bill AND status = 'declined'
             AND decline_reason <> ALL ($11) AND updated_at > $10 ORDER BY updated_at DESC LIMIT $12) d) f
@@ -114,12 +114,10 @@ pub(super) async fn known(
     let each = || members.iter();
     let events = || each().map(|member| member.event.as_ref());
     let origins = || each().map(|member| member.origin.as_ref());
-    let card = || {
-        each().map(|member| match &member.card {
-            CardSource::Inline(card) => (Some(card.kid.as_str()), None),
-            CardSource::Stored(id) => (None, Some(*id)),
-        })
-    };
+    let kids = each().map(|member| match &member.card {
+        CardSource::Inline(card) => Some(card.kid.as_str()),
+        CardSource::Stored(_) => None,
+    });
     let rows = sqlx::query(READ)
         .bind(each().map(|member| member.caller.as_str()).collect::<Vec<_>>())
         .bind(each().map(|member| Some(member.idempotency.as_ref()?.key.as_str())).collect::<Vec<_>>())
@@ -127,8 +125,8 @@ pub(super) async fn known(
         .bind(events().map(|event| Some(event?.1.as_str())).collect::<Vec<_>>())
         .bind(each().map(|member| member.event.is_some().then_some(member.id)).collect::<Vec<_>>())
         .bind(each().map(|member| member.bill.as_str()).collect::<Vec<_>>())
-        .bind(card().map(|(kid, _)| kid).collect::<Vec<_>>())
-        .bind(card().map(|(_, id)| id).collect::<Vec<_>>())
+        .bind(kids.collect::<Vec<_>>())
+        .bind(each().map(|member| member.card.id()).collect::<Vec<_>>())
         .bind(now - keys::SEAL_GRACE)
         .bind(now - limits.bill.window())
         .bind(not_counted())
@@ -145,10 +143,10 @@ pub(super) async fn known(
         let known = usize::try_from(place).ok().and_then(|place| all.get_mut(place));
         *known.ok_or_else(|| StoreError::Unreadable(format!("a row at place {place}")))? = read(row)?;
     }
-    let ids: Vec<Uuid> = card().filter_map(|(_, id)| id).collect();
-    let stored = cards::stored(db, &ids).await?;
-    for (known, (_, id)) in all.iter_mut().zip(card()) {
-        known.stored = id.and_then(|id| stored.get(&id).cloned());
+    let waiting = each().filter(|member| matches!(member.card, CardSource::Stored(_)));
+    let stored = cards::stored(db, &waiting.map(|member| member.card.id()).collect::<Vec<_>>()).await?;
+    for (known, member) in all.iter_mut().zip(members) {
+        known.stored = stored.get(&member.card.id()).cloned();
     }
     Ok(all)
 }

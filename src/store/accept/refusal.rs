@@ -19,6 +19,8 @@ pub enum Refusal {
     BillExpired,
     /// Another payment of it is live.
     PaymentLive,
+    /// Not the version of the terms that is in force.
+    TermsNotInForce,
     /// Not the bill's amount.
     AmountDiffers,
     /// Not the bill's currency.
@@ -57,6 +59,7 @@ impl Refusal {
             Self::BillCancelled => "bill-cancelled",
             Self::BillExpired => "bill-expired",
             Self::PaymentLive => "payment-in-progress",
+            Self::TermsNotInForce => "terms-not-in-force",
             Self::AmountDiffers => "amount-differs",
             Self::CurrencyDiffers => "currency-differs",
             Self::CardKeyUnknown => "card-key-unknown",
@@ -80,6 +83,7 @@ impl Refusal {
             Self::BillCancelled => "this bill was withdrawn by its agency",
             Self::BillExpired => "this bill's time has passed",
             Self::PaymentLive => "another payment of this bill is on its way; do not pay again",
+            Self::TermsNotInForce => "this version of the terms is not in force; read and accept the current one",
             Self::AmountDiffers => "the amount is not the bill's",
             Self::CurrencyDiffers => "the currency is not the bill's",
             Self::CardKeyUnknown => "the card is sealed with a key that is not in use; fetch /v1/encryption-keys again",
@@ -99,6 +103,7 @@ impl Refusal {
     /// The member at fault, if one is.
     pub const fn field(self) -> Option<&'static str> {
         match self {
+            Self::TermsNotInForce => Some("terms"),
             Self::AmountDiffers => Some("amount.value"),
             Self::CurrencyDiffers => Some("amount.currency"),
             Self::CardKeyUnknown | Self::CardOfOtherBill | Self::CardExpired | Self::CardUsed => Some("card"),
@@ -123,6 +128,7 @@ impl Refusal {
             Self::KeyReused
                 | Self::InFlight
                 | Self::BillUnknown
+                | Self::TermsNotInForce
                 | Self::TooManyAttempts { .. }
                 | Self::Unavailable
                 | Self::Internal

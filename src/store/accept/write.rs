@@ -1,8 +1,8 @@
 //! What an accepted payment is, in one statement for a whole batch.
 //!
 //! Nothing is locked before it, so it counts on nothing that was read: the bills are held against change, in the order of
-//! their codes, and must still be what the payments were judged by; the primary key says "same key, once", and a partial
-//! unique index "one live payment per bill". Who loses there makes the whole statement fail, and is told why by what the
+//! their codes, and must still be what the payments were judged by; the primary key says "same key, once", unique
+//! indexes "one live payment per bill" and "one payment per card". Who loses there makes the whole statement fail, and is told why by what the
 //! winner has written.
 
 use std::collections::HashSet;
@@ -17,7 +17,7 @@ use crate::{
     contracts::{Event, PaymentRequested, Topic},
     store::{
         StoreError,
-        cards::{NewCard, slice_of},
+        cards::slice_of,
         outbox::OutboxRow,
         writes::{Columns, Writes},
     },
@@ -87,7 +87,8 @@ const BILLS_UNCHANGED_AND_FREE: &str = "SELECT o.* FROM offered o
          AND b.currency = o.currency
     ORDER BY o.bill FOR SHARE OF b SKIP LOCKED";
 
-/// Locks are taken in one order by everybody: bills by code, keys by caller and key, payments by bill. No payment is
+/// Locks are taken in one order by everybody: bills by code, keys by caller and key, payments by bill, and so
+/// their cards, each of which is for one bill. No payment is
 /// inserted before all keys are.
 const PARTS: [(&str, &str); 6] = [
     (
@@ -107,7 +108,8 @@ const PARTS: [(&str, &str); 6] = [
     (
         "sealed",
         "INSERT INTO sealed_card (id, slice, bill_code, kid, jwe, expires_at)
-         SELECT card, slice, bill, kid, jwe, expires_at FROM wanted WHERE jwe IS NOT NULL",
+         SELECT card, slice, bill, kid, jwe, expires_at FROM wanted WHERE jwe IS NOT NULL
+         ORDER BY bill ON CONFLICT DO NOTHING",
     ),
     (
         "journalled",
@@ -158,11 +160,8 @@ fn add_cards(columns: &mut Columns<'_>, members: &[&NewPayment]) {
             CardSource::Stored(_) => None,
         })
     };
-    let id = |member: &&NewPayment| match &member.card {
-        CardSource::Inline(NewCard { id, .. }) | CardSource::Stored(id) => *id,
-    };
     columns
-        .add(members.iter().map(id))
+        .add(members.iter().map(|member| member.card.id()))
         .add(inline().map(|card| card.map(|card| slice_of(card.expires_at))))
         .add(inline().map(|card| card.map(|card| card.kid.as_str())))
         .add(inline().map(|card| card.map(|card| card.jwe.as_str())))

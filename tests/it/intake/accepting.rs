@@ -6,6 +6,8 @@ use futures::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tolom::{
+    clock::{Clock, bishkek_day},
+    config::Terms,
     contracts::{Event, PaymentRequested, Topic},
     store::clients::ClientKind,
 };
@@ -155,10 +157,34 @@ async fn the_answer_is_replayed_even_when_the_bill_is_paid_and_the_payment_over(
     }
     sqlx::query("UPDATE bill SET status = 'paid', paid_by = $1").bind(id).execute(&app.pool).await.unwrap();
     app.clock.advance(std::time::Duration::from_secs(3600));
-    let mut same = app.request(CODE);
-    same["card"]["sealed"] = app.sealed(CODE).into();
-    assert_eq!(app.submit("key", &same).await.bytes().await.unwrap(), first);
-    is_problem(&read(app.submit("other", &same).await).await, 409, "bill-paid", None);
+    assert_eq!(app.submit("key", &request).await.bytes().await.unwrap(), first);
+    is_problem(&read(app.submit("other", &request).await).await, 409, "bill-paid", None);
+}
+
+#[tokio::test]
+async fn the_answer_is_replayed_to_the_same_bytes_when_the_card_has_expired_and_other_terms_are_in_force() {
+    let app = App::with(|config| {
+        let day = bishkek_day(Clock::system().now() + time::Duration::days(2)).to_string();
+        config.terms.push(Terms { version: "later".to_owned(), in_force_from: day });
+    })
+    .await;
+    app.bill(CODE).await;
+    app.bill("1100000002").await;
+    let (request, other) = (app.request(CODE), app.request("1100000002"));
+    let first = app.submit("key", &request).await.bytes().await.unwrap();
+    let replayed = async || {
+        let again = app.submit("key", &request).await;
+        assert_eq!(again.status(), StatusCode::ACCEPTED);
+        assert_eq!(again.headers()["idempotency-replayed"], "true");
+        assert_eq!(again.bytes().await.unwrap(), first);
+    };
+    app.clock.advance(std::time::Duration::from_secs(301));
+    replayed().await;
+    is_problem(&read(app.submit("other", &other).await).await, 422, "card-expired", Some("card"));
+    app.clock.advance(std::time::Duration::from_secs(3 * 86_400));
+    replayed().await;
+    is_problem(&read(app.submit("other", &other).await).await, 422, "terms-not-in-force", Some("terms"));
+    assert_eq!(app.stored().await, [1; 5]);
 }
 
 #[tokio::test]
@@ -170,6 +196,50 @@ async fn after_a_declined_payment_the_bill_takes_another() {
     app.move_on(first, "authorizing").await;
     app.move_on(first, "declined").await;
     assert_ne!(app.pay(CODE).await, first);
+}
+
+#[tokio::test]
+async fn a_sealed_card_pays_once_whichever_way_it_comes() {
+    let app = App::start().await;
+    app.bill(CODE).await;
+    let request = app.request(CODE);
+    let store = async || {
+        let post = app.client.post(app.url("/v1/cards")).json(&json!({"sealed": request["card"]["sealed"]}));
+        post.send().await.unwrap()
+    };
+    let card: Value = store().await.json().await.unwrap();
+    let again: Value = store().await.json().await.unwrap();
+    assert_eq!(card, again);
+    // It is stored already, and comes with its payment all the same.
+    let first = app.submit("key", &request).await;
+    assert_eq!(first.status(), StatusCode::ACCEPTED);
+    let first: Value = first.json().await.unwrap();
+    assert_eq!(app.stored().await, [1; 5]);
+    let id = first["id"].as_str().unwrap().parse().unwrap();
+    // The claim takes the card, and the bank declines it.
+    sqlx::query("DELETE FROM sealed_card").execute(&app.pool).await.unwrap();
+    app.move_on(id, "authorizing").await;
+    app.move_on(id, "declined").await;
+    let mut by_name = request.clone();
+    by_name["card"] = card;
+    for body in [&request, &by_name] {
+        is_problem(&read(app.submit("another", body).await).await, 422, "card-used", Some("card"));
+    }
+    is_problem(&read(store().await).await, 422, "card-used", Some("card"));
+    assert_eq!(app.submit("key", &request).await.json::<Value>().await.unwrap(), first);
+    assert_eq!(app.stored().await, [1, 1, 0, 1, 1]);
+    assert_eq!(app.submit("another", &app.request(CODE)).await.status(), StatusCode::ACCEPTED, "sealed anew");
+}
+
+#[tokio::test]
+async fn a_card_of_no_service_or_past_its_time_is_not_stored() {
+    let app = App::start().await;
+    let post = app.client.post(app.url("/v1/cards")).json(&json!({"sealed": app.sealed("4111111111111111")}));
+    is_problem(&read(post.send().await.unwrap()).await, 422, "card-malformed", Some("sealed"));
+    let late = app.sealed_until(CODE, app.clock.now() - time::Duration::seconds(1));
+    let post = app.client.post(app.url("/v1/cards")).json(&json!({"sealed": late}));
+    is_problem(&read(post.send().await.unwrap()).await, 422, "card-expired", Some("card"));
+    assert_eq!(app.stored().await, [0; 5]);
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ async fn stored_card(app: &App, code: &str) -> Uuid {
         jwe: app.sealed(code),
         expires_at: now + time::Duration::minutes(5),
     };
-    assert!(cards::put(&app.pool, &card, now).await.unwrap());
+    assert_eq!(cards::put(&app.pool, &card, now).await.unwrap(), None);
     card.id
 }
 
@@ -58,21 +58,16 @@ async fn a_foreign_message_is_admitted_once_by_its_source_and_id() {
     let first = foreign(CODE, stored_card(&app, CODE).await, "e1");
     let again = NewPayment { id: new_id(), ..first.clone() };
     let other = NewPayment { id: new_id(), event: Some(("/foreign".into(), "e2".into())), ..first.clone() };
-    let done = accept(
-        &Sessions::new(app.pool.clone()),
-        app.clock.now(),
-        &app.config.limits,
-        &[first.clone(), again.clone(), other],
-    )
-    .await
-    .unwrap();
+    let done =
+        accept(&Sessions::new(app.pool.clone()), app.clock.now(), &app.config, &[first.clone(), again.clone(), other])
+            .await
+            .unwrap();
     let replayed = Acceptance::Replayed { payment: first.id, answer: String::new() };
     assert_eq!(done.results, [Acceptance::New, replayed.clone(), Acceptance::Refused(Refusal::CardUsed)]);
     assert!(done.outbox.is_empty(), "the foreign message itself is the work");
     sqlx::query("UPDATE bill SET status = 'paid'").execute(&app.pool).await.unwrap();
     sqlx::query("DELETE FROM sealed_card").execute(&app.pool).await.unwrap();
-    let later =
-        accept(&Sessions::new(app.pool.clone()), app.clock.now(), &app.config.limits, &[again, first]).await.unwrap();
+    let later = accept(&Sessions::new(app.pool.clone()), app.clock.now(), &app.config, &[again, first]).await.unwrap();
     assert_eq!(later.results, [replayed.clone(), replayed]);
     assert_eq!(app.stored().await, [1, 0, 0, 1, 0]);
 }
@@ -146,7 +141,7 @@ async fn each_member_of_a_batch_has_its_own_fate() {
         app.bill(code).await;
     }
     let earlier = submitted(&app, "1100000003", "k9", 9);
-    accept(&Sessions::new(app.pool.clone()), app.clock.now(), &app.config.limits, std::slice::from_ref(&earlier))
+    accept(&Sessions::new(app.pool.clone()), app.clock.now(), &app.config, std::slice::from_ref(&earlier))
         .await
         .unwrap();
     let mut late = submitted(&app, "1100000002", "k5", 5);
@@ -164,7 +159,7 @@ async fn each_member_of_a_batch_has_its_own_fate() {
         late,
         submitted(&app, "1100000002", "k5", 5),
     ];
-    let done = accept(&Sessions::new(app.pool.clone()), app.clock.now(), &app.config.limits, &requests).await.unwrap();
+    let done = accept(&Sessions::new(app.pool.clone()), app.clock.now(), &app.config, &requests).await.unwrap();
     let replayed = |payment, key: &str| Acceptance::Replayed { payment, answer: format!("to {key}") };
     let refused = Acceptance::Refused;
     assert_eq!(
@@ -187,6 +182,18 @@ async fn each_member_of_a_batch_has_its_own_fate() {
 }
 
 #[tokio::test]
+async fn of_a_batch_with_one_card_twice_one_member_is_accepted() {
+    let app = App::start().await;
+    app.bill(CODE).await;
+    let one = submitted(&app, CODE, "k1", 1);
+    let other = NewPayment { card: one.card.clone(), ..submitted(&app, CODE, "k2", 2) };
+    let both = [one, other];
+    let done = accept(&Sessions::new(app.pool.clone()), app.clock.now(), &app.config, &both).await.unwrap();
+    assert_eq!(done.results, [Acceptance::New, Acceptance::Refused(Refusal::CardUsed)]);
+    assert_eq!(app.stored().await, [1; 5]);
+}
+
+#[tokio::test]
 async fn a_member_that_breaks_its_batch_fails_alone() {
     let app = App::start().await;
     for code in [CODE, "1100000002", "1100000003"] {
@@ -200,7 +207,7 @@ async fn a_member_that_breaks_its_batch_fails_alone() {
         submitted(&app, "1100000002", "locked", 1),
         submitted(&app, "1100000003", "well", 1),
     ];
-    let done = accept(&Sessions::new(app.pool.clone()), app.clock.now(), &app.config.limits, &requests).await.unwrap();
+    let done = accept(&Sessions::new(app.pool.clone()), app.clock.now(), &app.config, &requests).await.unwrap();
     let refused = Acceptance::Refused;
     assert_eq!(done.results, [refused(Refusal::Internal), refused(Refusal::InFlight), Acceptance::New]);
     assert_eq!(app.stored().await, [1; 5]);
@@ -232,9 +239,8 @@ async fn whatever_comes_from_several_intakes_at_once_the_rules_hold() {
                         submitted(&app, &format!("11000000{bill:02}"), &format!("key-{}", next(20)), bill as u8)
                     })
                     .collect();
-                let done = accept(&Sessions::new(app.pool.clone()), app.clock.now(), &app.config.limits, &batch)
-                    .await
-                    .unwrap();
+                let done =
+                    accept(&Sessions::new(app.pool.clone()), app.clock.now(), &app.config, &batch).await.unwrap();
                 results.extend(batch.into_iter().map(|request| request.id).zip(done.results));
             }
             results

@@ -139,7 +139,7 @@ pub(super) async fn submit(context: Context, index: usize, payer: Payer, seal: S
         origin: None,
         traceparent: None,
     };
-    let news = match accept(&context.sessions, now, &context.config.limits, &[payment]).await {
+    let news = match accept(&context.sessions, now, &context.config, &[payment]).await {
         Ok(mut accepted) => {
             context.relay.announce(accepted.outbox);
             match accepted.results.pop() {
@@ -157,8 +157,8 @@ pub(super) async fn submit(context: Context, index: usize, payer: Payer, seal: S
 pub(super) async fn store_card(context: Context, index: usize, payer: Payer, seal: Seal, told: Told) {
     let card = seal.card(&payer, context.clock.now());
     let news = match cards::put(&context.pool, &card, context.clock.now()).await {
-        Ok(true) => News::CardStored(index, card.id),
-        Ok(false) => News::Refused(index, "card-key-unknown"),
+        Ok(None) => News::CardStored(index, card.id),
+        Ok(Some(refusal)) => News::Refused(index, refusal.problem()),
         Err(error) => News::Failed(format!("a card: {error}")),
     };
     told.lock().unwrap().push(news);
