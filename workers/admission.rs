@@ -6,7 +6,7 @@ use crate::{
     config::CaptureMode,
     contracts::{Event, ForeignRequest, PaymentRefused, PaymentRequested, Topic},
     store::{
-        accept::{Acceptance, CardSource, NewPayment, Refusal, accept},
+        accept::{self, Acceptance, CardSource, Idempotency, NewPayment, Refusal, accept},
         request::validate,
     },
     worker::Context,
@@ -26,11 +26,17 @@ pub(super) enum Admission {
     Stopped,
 }
 
-/// Admits a request, or tells its sender why not. Idempotent by the event's source and id.
+/// Admits a request, or tells its sender why not. Idempotent by the event's source and id: the first answer stands.
 pub(super) async fn admit(context: &Context, event: &Event<PaymentRequested>) -> Admission {
     let Some(request) = &event.data.request else {
         return Admission::Broken("there is no such payment, and the event holds no request".to_owned());
     };
+    match context.until_available(|| accept::told(&context.pool, &event.source, event.id)).await {
+        None => return Admission::Stopped,
+        Some(Err(error)) => return Admission::Broken(error.to_string()),
+        Some(Ok(Some(told))) => return tell(context, told).await,
+        Some(Ok(None)) => {}
+    }
     if let Err(invalid) = validate(request.amount, &request.payer, &request.locale) {
         return refuse(context, event, "invalid-field", &format!("{} {}", invalid.field, invalid.detail)).await;
     }
@@ -77,18 +83,33 @@ fn new_payment(context: &Context, event: &Event<PaymentRequested>, request: &For
         acquirer: acquirer.name.clone(),
         capture_at_once: acquirer.capture == CaptureMode::AtAuthorization,
         caller: event.source.clone(),
-        idempotency: None,
+        idempotency: Some(Idempotency::of_event(event.id)),
         event: Some((event.source.clone(), event.id.to_string())),
         origin: None,
         traceparent: None,
     }
 }
 
+/// Notes the refusal, and tells it.
 async fn refuse(context: &Context, event: &Event<PaymentRequested>, reason: &str, detail: &str) -> Admission {
+    let data = PaymentRefused {
+        payment: event.data.payment,
+        request: event.id,
+        reason: reason.to_owned(),
+        detail: detail.to_owned(),
+    };
+    match context.until_available(|| accept::refuse(&context.pool, &event.source, &data)).await {
+        None => Admission::Stopped,
+        Some(Err(error)) => Admission::Broken(error.to_string()),
+        Some(Ok(false)) => Admission::Later("another copy of it was answered meanwhile".to_owned()),
+        Some(Ok(true)) => tell(context, data).await,
+    }
+}
+
+/// Tells the sender; once more if nobody knows whether it was told before.
+async fn tell(context: &Context, data: PaymentRefused) -> Admission {
     let (id, topic) = (clock::new_id(), Topic::PaymentRefused);
-    let payment = event.data.payment;
-    let data = PaymentRefused { payment, request: event.id, reason: reason.to_owned(), detail: detail.to_owned() };
-    let body = Event::new(topic, id, "/tolom/authorize", payment, context.clock.now(), data).to_bytes();
+    let body = Event::new(topic, id, "/tolom/authorize", data.payment, context.clock.now(), data).to_bytes();
     match context.publisher.publish(Outgoing::event(topic, id, body, None)).await {
         // That nobody listens is the foreign site's choice.
         Ok(()) | Err(PublishError::Unroutable) => Admission::Refused,

@@ -8,6 +8,7 @@ mod attempt;
 mod judge;
 mod known;
 mod refusal;
+mod told;
 mod write;
 
 use std::collections::HashMap;
@@ -16,7 +17,10 @@ use futures::StreamExt;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub use self::refusal::Refusal;
+pub use self::{
+    refusal::Refusal,
+    told::{refuse, told},
+};
 use super::{StoreError, cards::NewCard, limits::Origin, outbox::OutboxRow, sessions::Sessions};
 use crate::{
     config::Config,
@@ -50,7 +54,7 @@ pub struct NewPayment {
     pub capture_at_once: bool,
     /// An API client's id, or [`super::clients::PUBLIC`].
     pub caller: String,
-    /// Requests over HTTP.
+    /// What makes a repetition harmless.
     pub idempotency: Option<Idempotency>,
     /// The source and id of a foreign site's message; unique.
     pub event: Option<(String, String)>,
@@ -81,12 +85,19 @@ impl CardSource {
 /// What makes a repeated request harmless (IETF draft-ietf-httpapi-idempotency-key-header).
 #[derive(Debug, Clone)]
 pub struct Idempotency {
-    /// A digest of the header's value; its scope is the caller.
+    /// A digest of the header's value, or a foreign message's id; its scope is the caller.
     pub key: String,
     /// SHA-256 over the stable business fields.
     pub fingerprint: [u8; 32],
     /// The exact body of the answer if it is accepted.
     pub answer: String,
+}
+
+impl Idempotency {
+    /// Of a foreign message: it is what its id says, whatever else a repetition holds.
+    pub fn of_event(event: Uuid) -> Self {
+        Self { key: told::key_of_event(event), fingerprint: [0; 32], answer: String::new() }
+    }
 }
 
 /// What came of one request.

@@ -42,9 +42,10 @@ pub const QUESTIONS: &[Question] = &[
     },
     Question {
         rule: 1,
-        checked: "SELECT count(*) AS checked FROM idempotency_key WHERE created_at <= $1",
+        checked: "SELECT count(*) AS checked FROM idempotency_key WHERE created_at <= $1 AND refusal IS NULL",
         offending: "SELECT k.payment_id::text || ' was answered 202 and is not stored' FROM idempotency_key k
-            WHERE k.created_at <= $1 AND NOT EXISTS (SELECT FROM payment p WHERE p.id = k.payment_id) LIMIT $2",
+            WHERE k.created_at <= $1 AND k.refusal IS NULL
+              AND NOT EXISTS (SELECT FROM payment p WHERE p.id = k.payment_id) LIMIT $2",
     },
     Question {
         rule: 1,

@@ -1,8 +1,10 @@
 //! The whole way of a payment, through real servers: from the 202 to the books, the receipt and finance.
 
+use std::time::Duration;
+
 use tolom::{
-    broker::{Exchange, Outgoing, Publisher, Queue},
-    contracts::{Event, PaymentRequested, Topic},
+    broker::{Exchange, Outgoing, Publisher, Queue, Tap},
+    contracts::{Event, PaymentRefused, PaymentRequested, Topic},
     payment::card::CardInput,
 };
 use uuid::Uuid;
@@ -292,6 +294,39 @@ async fn a_foreign_site_is_admitted_by_the_intakes_own_rules_or_refused_with_the
     world.wait_until("SELECT count(*) FROM payment WHERE status = 'captured'", 1).await;
     assert_eq!(world.end_of(payment).await, "captured");
     assert_eq!(world.count("SELECT count(*) FROM payment").await, 1);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_message_that_was_refused_is_refused_for_ever() {
+    let world = World::start().await;
+    let bill = world.bill("1100000081").await;
+    let request = world.request(&bill, "4111111111111111").await;
+    let data = serde_json::json!({
+        "payment": Uuid::new_v4(), "bill": bill, "amount": request.amount,
+        "card": {"id": world.payer.store_card(&request.card).await.unwrap()},
+        "payer": {"email": "abroad@example.com", "phone": "+79161234567"}, "locale": "ru", "terms": request.terms,
+    });
+    let id = Uuid::new_v4();
+    let event = serde_json::json!({
+        "specversion": "1.0", "id": id, "source": "https://consulate.example",
+        "type": "tolom.payment.requested.v1", "time": "2026-11-23T00:00:00Z", "data": data,
+    });
+    let mut told = Tap::open(&world.broker, "test", &[Topic::PaymentRefused], 10).await.unwrap();
+    let publisher = Publisher::start(world.broker.clone());
+    let mut answer = async || {
+        let body = serde_json::to_vec(&event).unwrap();
+        publisher.publish(Outgoing::event(Topic::PaymentRequested, id, body, None)).await.unwrap();
+        let told = tokio::time::timeout(Duration::from_secs(30), told.next()).await.expect("told in time").unwrap();
+        Event::<PaymentRefused>::read(told.topic, &told.body).unwrap().data
+    };
+    sqlx::query("UPDATE bill SET status = 'cancelled'").execute(&world.pool).await.unwrap();
+    let first = answer().await;
+    assert_eq!((first.request, first.reason.as_str()), (id, "bill-cancelled"));
+    // Nothing stands against it any more, and its payer has been told to go and pay elsewhere.
+    sqlx::query("UPDATE bill SET status = 'open'").execute(&world.pool).await.unwrap();
+    assert_eq!(answer().await, first);
+    assert_eq!(world.count("SELECT count(*) FROM payment").await, 0);
     world.finish().await;
 }
 

@@ -49,10 +49,11 @@ pub(super) fn judge(member: &NewPayment, known: &Known, config: &Config, now: Of
 /// source and id.
 fn replay(member: &NewPayment, known: &Known) -> Option<Acceptance> {
     if let (Some(idempotency), Some(used)) = (&member.idempotency, &known.key) {
-        return Some(if used.fingerprint == idempotency.fingerprint {
-            Acceptance::Replayed { payment: used.payment, answer: used.answer.clone() }
-        } else {
-            Acceptance::Refused(Refusal::KeyReused)
+        return Some(match used.fingerprint == idempotency.fingerprint {
+            // Its sender is being told this moment: whoever asks again finds what.
+            _ if used.is_refused => Acceptance::Refused(Refusal::InFlight),
+            true => Acceptance::Replayed { payment: used.payment, answer: used.answer.clone() },
+            false => Acceptance::Refused(Refusal::KeyReused),
         });
     }
     known.of_event.map(|payment| Acceptance::Replayed { payment, answer: String::new() })
@@ -195,8 +196,12 @@ mod tests {
 
     #[test]
     fn a_repetition_is_answered_whatever_stands_against_it_now() {
-        let used =
-            |first| UsedKey { fingerprint: vec![first; 32], payment: Uuid::from_u128(9), answer: "as then".into() };
+        let used = |first| UsedKey {
+            fingerprint: vec![first; 32],
+            payment: Uuid::from_u128(9),
+            answer: "as then".into(),
+            is_refused: false,
+        };
         let mut request = request();
         request.origin.as_mut().unwrap().shut_until = Some(NOW + Duration::minutes(1));
         request.terms = "2025-01-01".into();

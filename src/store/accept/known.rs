@@ -48,6 +48,8 @@ pub(super) struct UsedKey {
     pub(super) fingerprint: Vec<u8>,
     pub(super) payment: Uuid,
     pub(super) answer: String,
+    /// The message was refused under it.
+    pub(super) is_refused: bool,
 }
 
 /// What a browser did lately.
@@ -71,8 +73,8 @@ pub(super) struct Bill {
 
 /// Each join finds one row or none: a row for each member. What came from an address or a browser is counted over its
 /// latest payments, as many as decide.
-const READ: &str =
-    "SELECT n.place - 1 AS place, k.fingerprint, k.payment_id AS key_payment, k.answer, e.id AS of_event,
+const READ: &str = "SELECT n.place - 1 AS place, k.fingerprint, k.payment_id AS key_payment, k.answer,
+        k.refusal IS NOT NULL AS key_refused, e.id AS of_event,
         i.id IS NOT NULL AS id_taken, b.status, b.amount_minor, b.currency, b.valid_until, f.failures, f.last,
         l.id IS NOT NULL AS is_live, s.destroy_at AS key_ends, u.id IS NOT NULL AS card_used,
         a.failures AS address_failures, a.last AS address_last, d.failures AS device_failures, d.last AS device_last,
@@ -153,9 +155,12 @@ pub(super) async fn known(
 
 fn read(row: &PgRow) -> Result<Known, StoreError> {
     let key = match row.try_get::<Option<Vec<u8>>, _>("fingerprint")? {
-        Some(fingerprint) => {
-            Some(UsedKey { fingerprint, payment: row.try_get("key_payment")?, answer: row.try_get("answer")? })
-        }
+        Some(fingerprint) => Some(UsedKey {
+            fingerprint,
+            payment: row.try_get("key_payment")?,
+            answer: row.try_get("answer")?,
+            is_refused: row.try_get("key_refused")?,
+        }),
         None => None,
     };
     let bill = match row.try_get::<Option<OffsetDateTime>, _>("valid_until")? {
