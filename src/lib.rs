@@ -9,6 +9,7 @@ pub mod app;
 pub mod bench;
 pub mod bills_csv;
 pub mod broker;
+pub(crate) mod chain;
 pub mod chaos;
 pub(crate) mod child;
 pub mod cli;

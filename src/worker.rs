@@ -3,7 +3,7 @@
 //! A worker is a file in `workers/` and a line in its registry. It reads one queue in batches and settles every
 //! message; how it waits for a database that is away, reports outcomes and calls the acquirer is the same for all.
 
-use std::{collections::HashMap, error::Error, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use sqlx::PgPool;
@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::{
     acquirer::{AcquirerRef, Admission, Call, Circuit},
     broker::{self, Broker, Handler, Outgoing, Publisher, Reading},
+    chain::chain,
     clock::{self, Clock},
     config::Config,
     contracts::{Event, OperationCompleted, Topic},
@@ -224,18 +225,6 @@ impl Context {
         }
         true
     }
-}
-
-/// An error with what caused it, as a dead letter's reason.
-pub fn chain(error: &StoreError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 /// Awaits a call to the acquirer; a panic in it is an unknown outcome, for bytes may have left.

@@ -19,6 +19,7 @@ use self::cards::{Cards, Opened};
 use super::admission::{Admission, admit};
 use crate::{
     broker::{Handler, Message, Queue, Reading, Turn, Verdict},
+    chain::chain,
     config::Config,
     contracts::{ChallengeCompleted, Event, PaymentRequested, Topic},
     payment::{Outcome, card::MaskedCard, operation::Decline},
@@ -27,7 +28,7 @@ use crate::{
         cards as sealed_cards,
         operations::{self, Claim, Claimed, SealedCard},
     },
-    worker::{Context, Leave, Worker, chain, run as run_worker, unknown_if_it_panics},
+    worker::{Context, Leave, Worker, run as run_worker, unknown_if_it_panics},
 };
 
 /// Batches claimed at once: while they are, the next one grows. Slow calls hold up none: they are bounded by the prefetch

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::{
     broker::{self, Handler, Message, Parcel, Queue, Reading, Turn, Verdict},
+    chain::chain,
     contracts::mask::{self, Found},
     store::{
         StoreError,
@@ -157,13 +158,12 @@ fn unreplayable(found: Found, before: Option<&str>, cut: bool) -> Option<String>
 
 /// The least that can be kept of a letter.
 fn bare(letter: &Letter, error: &StoreError) -> Letter {
-    let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
     Letter {
         headers: Vec::new(),
         traceparent: None,
         event_type: None,
         payment: None,
-        reason: format!("{} ({error}{cause})", letter.reason),
+        reason: format!("{} ({})", letter.reason, chain(error)),
         failures: Vec::new(),
         ..letter.clone()
     }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use crate::{
     broker::{Handler, Message, Queue, Reading, Turn, Verdict},
+    chain::chain,
     config::Config,
     contracts::{Event, OperationCompleted, Topic},
     payment::Status,
     store::record::{Batch, Recorded, record},
-    worker::{Context, Worker, chain, run as run_worker},
+    worker::{Context, Worker, run as run_worker},
 };
 
 /// Batches recorded at once: while one is, the next one grows.

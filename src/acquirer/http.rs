@@ -30,6 +30,7 @@ use super::{
     retry::{self, Attempt},
 };
 use crate::{
+    chain::chain,
     clock::Clock,
     config,
     payment::{OperationKind, Outcome, card::Card, operation::Inquiry},
@@ -330,16 +331,9 @@ fn read_retry_after(value: &[u8], now: OffsetDateTime) -> Duration {
         .min(Duration::from_secs(DAY))
 }
 
-/// The chain of an error in one line, without the address.
+/// Without the address.
 fn describe(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
+    chain(&error.without_url())
 }
 
 #[cfg(test)]

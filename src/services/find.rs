@@ -1,13 +1,12 @@
 //! Servers that are there already: the named ones, else those on this machine's standard ports.
 
-use std::error::Error;
-
 use url::Url;
 
 use super::{
     probe::{self, ProbeError},
     wanted::{Given, Server, ServicesError, Wanted},
 };
+use crate::chain::chain;
 
 /// A database that can be used, if there is one.
 pub(super) async fn database(wanted: &Wanted, progress: &impl Fn(&str)) -> Result<Option<String>, ServicesError> {
@@ -79,18 +78,6 @@ pub(super) fn masked(url: &str) -> String {
             url.into()
         },
     )
-}
-
-/// An error and everything under it, for one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

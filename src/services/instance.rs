@@ -116,7 +116,7 @@ enum Trouble {
     NotSpawned(io::Error),
     #[error("it ended at once ({0})")]
     Ended(std::process::ExitStatus),
-    #[error("it did not serve within {} s{}", START_PATIENCE.as_secs(), .0.as_ref().map_or_else(String::new, |error| format!(": {}", super::find::chain(error))))]
+    #[error("it did not serve within {} s{}", START_PATIENCE.as_secs(), .0.as_ref().map_or_else(String::new, |error| format!(": {}", crate::chain::chain(error))))]
     Late(Option<ProbeError>),
 }
 

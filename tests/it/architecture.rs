@@ -10,6 +10,7 @@ use tolom::workers;
 /// Which modules a module of the library may import; itself always. What is not listed may import anything.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("payment", &[]),
+    ("chain", &[]),
     ("clock", &[]),
     ("config", &["payment"]),
     ("contracts", &["payment"]),
@@ -17,17 +18,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["payment", "contracts", "clock", "config"]),
     ("supervision", &[]),
     ("broker", &["payment", "contracts", "clock", "config", "live", "supervision"]),
-    ("acquirer", &["payment", "contracts", "clock", "config"]),
+    ("acquirer", &["chain", "payment", "contracts", "clock", "config"]),
     ("notify", &["payment", "contracts", "clock", "config", "store"]),
     ("sealing", &["payment", "clock", "config", "store"]),
     ("relay", &["broker", "contracts", "store", "supervision"]),
     ("telemetry", &["config", "contracts"]),
-    ("worker", &["acquirer", "broker", "clock", "config", "contracts", "payment", "relay", "store", "supervision"]),
+    (
+        "worker",
+        &["acquirer", "broker", "chain", "clock", "config", "contracts", "payment", "relay", "store", "supervision"],
+    ),
     (
         "workers",
         &[
             "acquirer",
             "broker",
+            "chain",
             "clock",
             "config",
             "contracts",
