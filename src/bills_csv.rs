@@ -35,7 +35,7 @@ const OPTIONAL: [&str; 2] = ["service", "currency"];
 const END_OF_DAY: Time = time!(23:59:59);
 
 /// What is wrong in a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Fault {
     /// Counted from 1, the header's line included.
     pub line: u64,

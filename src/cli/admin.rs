@@ -2,12 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
 use clap::Subcommand;
+use serde_json::json;
 
 use super::{Failure, Session, well};
 use crate::{
-    bills_csv,
+    bills_csv::{self, Faults, ImportError},
     broker::{self, Broker},
     sealing::{self, KeyDir},
     store::clients::{self, Client, ClientKind},
@@ -27,17 +27,19 @@ pub(super) enum Bills {
 }
 
 pub(super) async fn bills(session: &Session, Bills::Import { file, agency }: Bills) -> Result<(), Failure> {
-    let reader = std::fs::File::open(&file).with_context(|| file.display().to_string())?;
+    let reader =
+        std::fs::File::open(&file).map_err(|error| Failure::Unusable(format!("{}: {error}", file.display())))?;
     let pool = session.pool()?;
-    let report = match bills_csv::import(&pool, &session.config, &agency, reader).await {
-        Ok(report) => report,
-        Err(error) => {
-            eprintln!("{error}");
-            return Err(Failure::Wrong);
+    match bills_csv::import(&pool, &session.config, &agency, reader).await {
+        Ok(report) => Ok(session.print(&report, || report.to_string())?),
+        // A script is told line by line, too.
+        Err(ImportError::Faults(Faults { told, more })) if session.json => {
+            let error = "nothing was imported";
+            session.print(&json!({ "error": error, "faults": told, "more": more }), || error.to_owned())?;
+            Err(Failure::Wrong)
         }
-    };
-    session.print(&report, || report.to_string())?;
-    Ok(())
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -58,7 +60,7 @@ pub(super) enum Clients {
 pub(super) async fn clients(session: &Session, Clients::Add { id, kind, name }: Clients) -> Result<(), Failure> {
     let token = clients::add(&session.pool()?, &Client { id: id.clone(), kind, name }).await?;
     let token = token.expose().to_owned();
-    session.print(&serde_json::json!({ "id": id, "token": token }), || token.clone())?;
+    session.print(&json!({ "id": id, "token": token }), || token.clone())?;
     Ok(())
 }
 
@@ -74,7 +76,7 @@ pub(super) async fn topology(session: &Session, command: Topology) -> Result<(),
     let broker = Broker::new(&session.config.broker);
     if let Topology::Apply = command {
         broker::apply(&broker).await?;
-        session.print(&serde_json::json!({ "applied": true }), || "the topology is declared".to_owned())?;
+        session.print(&json!({ "applied": true }), || "the topology is declared".to_owned())?;
         return Ok(());
     }
     let findings = broker::verify(&broker).await?;
@@ -105,15 +107,15 @@ pub(super) async fn keys(session: &Session, command: Keys) -> Result<(), Failure
         Keys::New => {
             let dir = KeyDir::open(&session.config.sealing.keys_dir)?;
             let kid = sealing::create(&pool, &dir, &session.config.sealing, now).await?;
-            session.print(&serde_json::json!({ "kid": kid.to_string() }), || kid.to_string())?;
+            session.print(&json!({ "kid": kid.to_string() }), || kid.to_string())?;
             Ok(())
         }
         Keys::Retire { kid } => {
-            let known = sealing::retire(&pool, &kid, now).await?;
-            if !known {
-                eprintln!("there is no key {kid}");
+            if !sealing::retire(&pool, &kid, now).await? {
+                return Err(anyhow::anyhow!("there is no key {kid}").into());
             }
-            well(known)
+            session.print(&json!({ "retired": kid.to_string() }), || format!("{kid} is offered no more"))?;
+            Ok(())
         }
     }
 }

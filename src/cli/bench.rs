@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, well};
+use super::{Failure, print, well};
 use crate::{
     bench::{
         self, Amount, BenchOptions, Grown, LONGEST, Load, MOST_FAULTS, MOST_GROWN, MOST_LEFT_OVER, MOST_PAYERS,
@@ -158,10 +158,6 @@ fn read(path: &Path) -> Result<serde_json::Value, Failure> {
     let unusable = |why: String| Failure::Unusable(format!("{}: {why}", path.display()));
     let text = fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
     serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))
-}
-
-fn print(text: &str) {
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{}\n", text.trim_end_matches('\n')).as_bytes());
 }
 
 fn positive(text: &str) -> Result<f64, String> {

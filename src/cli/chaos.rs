@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{Failure, well};
+use super::{Failure, print, well};
 use crate::chaos::{self, ChaosOptions, MOST_PAYMENTS, plan};
 
 /// Addresses are chaos's own, and files may name others: what is broken here must be nobody else's.
@@ -68,10 +68,6 @@ pub(super) async fn run(
     let report = chaos::run(&options, say).await?;
     print(&if json { serde_json::to_string_pretty(&report)? } else { report.text() });
     well(report.ok)
-}
-
-fn print(text: &str) {
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{}\n", text.trim_end()).as_bytes());
 }
 
 fn minutes(text: &str) -> Result<f64, String> {

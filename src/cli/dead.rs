@@ -177,8 +177,7 @@ async fn groups(session: &Session, filter: &Filter, limit: i64) -> Result<(), Fa
 
 async fn show(session: &Session, id: i64) -> Result<(), Failure> {
     let Some(letter) = dead::show(&session.pool()?, id).await? else {
-        eprintln!("there is no dead letter {id}");
-        return Err(Failure::Wrong);
+        return Err(anyhow::anyhow!("there is no dead letter {id}").into());
     };
     session.print(&text::json(&letter), || text::whole(&letter))?;
     Ok(())

@@ -115,9 +115,9 @@ enum Command {
 enum Failure {
     /// Arguments or settings that cannot be used.
     Unusable(String),
-    /// It looked, and something is wrong.
+    /// It looked, and has told what is wrong.
     Wrong,
-    /// It could not be done.
+    /// It could not be done, or what it is about is not there.
     Failed(anyhow::Error),
 }
 
@@ -146,8 +146,7 @@ impl Session {
     /// Prints a value as JSON, or as the text for people.
     fn print(&self, value: &impl serde::Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
         let text = if self.json { serde_json::to_string_pretty(value)? } else { text() };
-        // A reader that has seen enough is no failure.
-        let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{}\n", text.trim_end()).as_bytes());
+        print(&text);
         Ok(())
     }
 }
@@ -163,18 +162,23 @@ pub fn main() -> ExitCode {
     };
     // Ring alone, so that every TLS client of the process uses one provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match on_threads(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Wrong) => ExitCode::FAILURE,
-        Err(Failure::Unusable(message)) => {
-            eprintln!("tolom: {message}");
-            ExitCode::from(2)
-        }
-        Err(Failure::Failed(error)) => {
-            eprintln!("tolom: {error:#}");
-            ExitCode::FAILURE
-        }
+    let json = arguments.json;
+    let (message, status) = match on_threads(arguments) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Wrong) => return ExitCode::FAILURE,
+        Err(Failure::Unusable(message)) => (message, 2),
+        Err(Failure::Failed(error)) => (format!("{error:#}"), 1),
+    };
+    eprintln!("tolom: {message}");
+    if json {
+        print(&serde_json::json!({ "error": message }).to_string());
     }
+    ExitCode::from(status)
+}
+
+/// A reader that has seen enough is no failure.
+fn print(text: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{}\n", text.trim_end()).as_bytes());
 }
 
 /// Runs the command on threads with enough stack: a role alone on one, for it waits most of the time, and what crosses

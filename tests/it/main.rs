@@ -8,6 +8,7 @@ mod broker;
 mod browser;
 mod canary;
 mod chaos;
+mod commands;
 mod contracts;
 mod dead;
 mod demo;

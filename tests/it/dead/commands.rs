@@ -1,58 +1,20 @@
 //! `tolom dead` through the real binary.
 
-use std::process::Stdio;
-
 use lapin::options::{BasicGetOptions, BasicRejectOptions};
 use serde_json::Value;
 use tolom::{broker::Queue, contracts::Topic, store::dead};
 
 use super::{NUMBER, all_but, column, example, publish, to_queue};
-use crate::support::world::World;
+use crate::{
+    commands::{Ended, tolom},
+    support::world::World,
+};
 
 const PARKED: &str = "SELECT count(*) FROM dead_letter WHERE state = 'parked'";
 
-/// What a command came to.
-pub(super) struct Ended {
-    status: i32,
-    json: Value,
-    errors: String,
-}
-
 /// Runs `tolom dead ... --json` on the world's database and broker.
 pub(super) async fn dead(world: &World, arguments: &[&str]) -> Ended {
-    let config = &world.config;
-    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_tolom"))
-        // The test's own, and no setting.
-        .env_remove("TOLOM_TEST_POISON")
-        .arg("dead")
-        .args(arguments)
-        .arg("--json")
-        .arg("--set")
-        .arg(format!("database.url={}", config.database.url.expose()))
-        .arg("--set")
-        .arg(format!("broker.url={}", config.broker.url.expose()))
-        .arg("--set")
-        .arg(format!("broker.prefix={}", config.broker.prefix))
-        .arg("--set")
-        .arg(format!("broker.retry_delays_ms={:?}", config.broker.retry_delays_ms))
-        .env("TOLOM_LOG__FILTER", "error")
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .unwrap();
-    Ended {
-        status: output.status.code().unwrap(),
-        json: serde_json::from_slice(&output.stdout).unwrap_or_default(),
-        errors: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
-impl Ended {
-    /// The JSON, of a command that exited with this.
-    pub(super) fn with(self, status: i32) -> Value {
-        assert_eq!(self.status, status, "{} {}", self.json, self.errors);
-        self.json
-    }
+    tolom(world, &[&["dead"], arguments].concat()).await
 }
 
 /// How many a list has.
