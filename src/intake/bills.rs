@@ -18,7 +18,7 @@ use super::{
     extract::{ApiJson, BillCode},
     limits::ClientAddress,
     problem::Problem,
-    wire::{Amount, BillState, BillView},
+    wire::{Amount, BillView},
 };
 use crate::{
     clock::bishkek_day,
@@ -46,7 +46,6 @@ pub(super) struct BillBody {
     /// What is paid for. Follows from the code; if given, it must agree.
     service: Option<String>,
     /// `open`, or `paid` alone.
-    #[schema(value_type = Option<BillState>)]
     status: Option<BillStatus>,
 }
 

@@ -54,8 +54,9 @@ impl schemars::JsonSchema for PaymentCode {
 }
 
 /// Where a bill stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = BillState)]
 pub enum BillStatus {
     /// May be paid until `valid_until`.
     Open,

@@ -7,8 +7,22 @@ use serde::{Deserialize, Serialize};
 use super::bill::UnknownWord;
 
 /// Where a payment stands. Every status but `Declined`, `Failed` and `Reversed` is *live*: it holds its bill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = PaymentStatus)]
 pub enum Status {
     /// The intake has answered 202; nothing has been sent.
     Accepted,
