@@ -7,6 +7,54 @@ use unic_langid::{LanguageIdentifier, langid};
 
 use super::Locale;
 
+/// Declares the messages of a set of files: `Text`, and `say` and `say_with` to say them. One which nothing says is an
+/// unused variant and stops the build; one which a file lacks (or has beyond these) stops a test.
+macro_rules! texts {
+    ($sources:ident, $($name:ident = $id:literal),* $(,)?) => {
+        /// A message of the files in `texts/`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum Text { $($name),* }
+
+        impl Text {
+            /// The message's name in the files.
+            pub(super) const fn id(self) -> &'static str {
+                match self { $(Self::$name => $id),* }
+            }
+        }
+
+        static CATALOGUE: std::sync::LazyLock<$crate::notify::fluent::Catalogue> =
+            std::sync::LazyLock::new(|| $crate::notify::fluent::Catalogue::read($sources));
+
+        /// A message that takes no arguments.
+        pub(super) fn say(locale: $crate::notify::Locale, text: Text) -> String {
+            say_with::<&str>(locale, text, &[])
+        }
+
+        /// A message with its arguments. Texts are inserted as they are; numbers choose the plural form too.
+        pub(super) fn say_with<'a, V>(
+            locale: $crate::notify::Locale,
+            text: Text,
+            arguments: &[(&'a str, V)],
+        ) -> String
+        where
+            V: Copy + Into<fluent_bundle::FluentValue<'a>>,
+        {
+            CATALOGUE.say(locale, text.id(), arguments)
+        }
+
+        #[cfg(test)]
+        mod tests {
+            #[test]
+            fn every_message_is_there_once_in_every_language_and_takes_the_same_arguments() {
+                let faults = $crate::notify::fluent::faults(super::$sources, &[$($id),*]);
+                assert_eq!(faults, Vec::<String>::new());
+            }
+        }
+    };
+}
+
+pub(crate) use texts;
+
 /// The messages of one set of files, a file a language.
 pub struct Catalogue {
     bundles: [FluentBundle<FluentResource>; 3],

@@ -1,32 +1,10 @@
 //! The words of the site, from the Fluent files in `texts/`, compiled in.
 
-use std::sync::LazyLock;
+use crate::notify::fluent::texts;
 
-use fluent_bundle::FluentValue;
+const SOURCES: [&str; 3] = [include_str!("texts/ky.ftl"), include_str!("texts/ru.ftl"), include_str!("texts/en.ftl")];
 
-use crate::notify::{Locale, fluent::Catalogue};
-
-/// Declares the messages, so that one which nothing says is an unused variant and stops the build, and one which a
-/// file lacks (or has beyond these) stops a test.
-macro_rules! messages {
-    ($($name:ident = $id:literal),* $(,)?) => {
-        /// A message of the files in `texts/`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(super) enum Text { $($name),* }
-
-        impl Text {
-            #[cfg(test)]
-            const ALL: &'static [Self] = &[$(Self::$name),*];
-
-            /// The message's name in the files.
-            pub(super) const fn id(self) -> &'static str {
-                match self { $(Self::$name => $id),* }
-            }
-        }
-    };
-}
-
-messages! {
+texts! { SOURCES,
     SkipToMain = "skip-to-main",
     LanguageLabel = "language-label",
     FooterHelp = "footer-help",
@@ -247,33 +225,4 @@ messages! {
     Broken = "broken",
     WaitSeconds = "wait-seconds",
     WaitMinutes = "wait-minutes",
-}
-
-const SOURCES: [&str; 3] = [include_str!("texts/ky.ftl"), include_str!("texts/ru.ftl"), include_str!("texts/en.ftl")];
-
-static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::read(SOURCES));
-
-/// A message that takes no arguments.
-pub(super) fn say(locale: Locale, text: Text) -> String {
-    say_with::<&str>(locale, text, &[])
-}
-
-/// A message with its arguments. Texts are inserted as they are; numbers choose the plural form too.
-pub(super) fn say_with<'a, V>(locale: Locale, text: Text, arguments: &[(&'a str, V)]) -> String
-where
-    V: Copy + Into<FluentValue<'a>>,
-{
-    CATALOGUE.say(locale, text.id(), arguments)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::notify::fluent::faults;
-
-    #[test]
-    fn every_message_is_there_once_in_every_language_and_takes_the_same_arguments() {
-        let declared: Vec<&str> = Text::ALL.iter().map(|text| text.id()).collect();
-        assert_eq!(faults(SOURCES, &declared), Vec::<String>::new());
-    }
 }
