@@ -236,10 +236,6 @@ impl HttpAcquirer {
 }
 
 impl Acquirer for HttpAcquirer {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
     fn authorize<'a>(&'a self, call: &'a Call, card: &'a Card, capture: bool) -> BoxFuture<'a, Outcome> {
         let Call { reference, amount, .. } = call;
         async move {

@@ -41,9 +41,6 @@ impl Call {
 
 /// An acquirer. Every method is idempotent by `call.reference`, at the acquirer's side.
 pub trait Acquirer: Send + Sync + 'static {
-    /// The name used in configuration, metrics and settlement entries.
-    fn name(&self) -> &str;
-
     /// Holds the money; with `capture`, takes it in the same message.
     fn authorize<'a>(&'a self, call: &'a Call, card: &'a Card, capture: bool) -> BoxFuture<'a, Outcome>;
 

@@ -5,7 +5,7 @@
 //! address or a text; a server's answer repeats the address, so of it only the code is kept. lettre's feature
 //! `tracing` stays off, for it logs every line that it sends.
 
-use std::{fmt, time::Duration, time::SystemTime};
+use std::{fmt, time::Duration};
 
 use futures::future::join_all;
 use lettre::{
@@ -21,7 +21,7 @@ use super::{
     Locale,
     connections::{AddressFault, Connections, NoConnection},
 };
-use crate::{clock::Clock, config};
+use crate::config;
 
 /// Messages on their way at the same time, over all batches, and so connections.
 const MAX_IN_FLIGHT: usize = 8;
@@ -111,7 +111,6 @@ pub struct Mailer {
     domain: String,
     turns: Semaphore,
     deadline: Duration,
-    clock: Clock,
 }
 
 impl Mailer {
@@ -124,7 +123,6 @@ impl Mailer {
             domain: Some(mail.domain.clone()).filter(|domain| is_name(domain)).ok_or(MailerError::Domain)?,
             turns: Semaphore::new(MAX_IN_FLIGHT),
             deadline: DEADLINE,
-            clock: Clock::system(),
         })
     }
 
@@ -172,7 +170,7 @@ impl Mailer {
             .to(Mailbox::new(None, address(&mail.to)?))
             .subject(mail.subject.as_str())
             .message_id(Some(format!("<{}@{}>", mail.id, self.domain)))
-            .date(SystemTime::from(self.clock.now()))
+            .date_now()
             .multipart(MultiPart::alternative_plain_html(mail.text.clone(), mail.html.clone()))
             .map_err(|_| MailFault::Address)?;
         let headers = message.headers_mut();

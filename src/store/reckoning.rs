@@ -103,9 +103,5 @@ pub async fn on_their_way(pool: &PgPool) -> Result<Vec<String>, StoreError> {
 
 /// Dead letters that were parked.
 pub async fn parked(pool: &PgPool) -> Result<i64, StoreError> {
-    let there: bool = sqlx::query_scalar("SELECT to_regclass('dead_letter') IS NOT NULL").fetch_one(pool).await?;
-    if !there {
-        return Ok(0);
-    }
     Ok(sqlx::query_scalar("SELECT count(*) FROM dead_letter").fetch_one(pool).await?)
 }

@@ -25,10 +25,6 @@ use super::house::House;
 struct Panics;
 
 impl Acquirer for Panics {
-    fn name(&self) -> &str {
-        "simulator"
-    }
-
     fn authorize<'a>(&'a self, call: &'a Call, card: &'a Card, _: bool) -> BoxFuture<'a, Outcome> {
         async move { panic!("cannot authorize {card:?} for {call:?}") }.boxed()
     }

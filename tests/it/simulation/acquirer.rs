@@ -81,10 +81,6 @@ fn request(kind: OperationKind, call: &Call, original: &str) -> Request {
 }
 
 impl Acquirer for Desk {
-    fn name(&self) -> &str {
-        "simulation"
-    }
-
     fn authorize<'a>(&'a self, call: &'a Call, _: &'a Card, capture: bool) -> BoxFuture<'a, Outcome> {
         let request = Request { capture, ..request(OperationKind::Authorize, call, &call.reference) };
         self.call(call, request).boxed()
