@@ -174,7 +174,6 @@ static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Starts logging to standard error. Repeating it changes nothing.
 pub fn log(settings: &config::Log) {
-    // lapin logs whole returned messages, bodies included.
     start_log(settings, std::io::stderr().is_terminal(), std::io::stderr);
 }
 
@@ -186,6 +185,7 @@ pub fn log_to_file(settings: &config::Log, path: &Path) -> std::io::Result<()> {
 }
 
 fn start_log(settings: &config::Log, colours: bool, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
+    // lapin logs whole returned messages, bodies included.
     let filter = format!("{},lapin=error,lapin::returned_messages=off,tower_http=warn", settings.filter);
     let filter = EnvFilter::builder().parse_lossy(filter);
     let layer = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(writer);

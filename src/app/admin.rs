@@ -41,10 +41,10 @@ async fn obstacle(context: &Context, needs_broker: bool) -> Option<String> {
         Link::Blocked if needs_broker => return Some("the broker blocks publishing".to_owned()),
         Link::Away | Link::Blocked | Link::Up => {}
     }
-    let answered = tokio::time::timeout(Duration::from_secs(2), sqlx_ping(context)).await.unwrap_or(false);
+    let answered = tokio::time::timeout(Duration::from_secs(2), database_answers(context)).await.unwrap_or(false);
     (!answered).then(|| "the database is away".to_owned())
 }
 
-async fn sqlx_ping(context: &Context) -> bool {
+async fn database_answers(context: &Context) -> bool {
     context.pool.acquire().await.is_ok()
 }

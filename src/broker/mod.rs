@@ -1,4 +1,4 @@
-//! RabbitMQ: topology, confirmed publishing, supervised consuming. All lapin code stands here.
+//! RabbitMQ: topology, confirmed publishing, supervised consuming. All lapin code of the pipeline stands here.
 //!
 //! Publishing and consuming use different connections (`connection.blocked` stops every write of a connection, acks
 //! included). lapin's auto-recovery stays off: after an error or an end everything is rebuilt, connection first.

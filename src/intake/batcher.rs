@@ -1,4 +1,4 @@
-//! Accepts that arrive together share one transaction; one that comes alone waits for nobody.
+//! Accepts that arrive together share one statement; one that comes alone waits for nobody.
 //!
 //! A task takes from a bounded queue whatever is in it right now. While its batch is written the queue grows, and so does
 //! the next batch: the batch size follows the load by itself. A batch that takes long (somebody holds one of its bills)
@@ -28,7 +28,7 @@ use crate::{
     supervision::Supervisor,
 };
 
-/// Members of one transaction at most.
+/// Members of one statement at most.
 const MAX_BATCH: usize = 200;
 /// Batches at the same time.
 const TASKS: usize = 4;

@@ -1,4 +1,4 @@
-//! The HTTP intake: the API of payers' pages, agencies and sites. All axum is here.
+//! The HTTP intake: the API of payers' pages, agencies and sites.
 //!
 //! The intake answers 202 only after the payment, its sealed card and its message are committed. It sheds load before
 //! it fails, never opens a card, and never logs a body.

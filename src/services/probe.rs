@@ -14,7 +14,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgConnection},
 };
 
-/// The migrations are written for this version (`MERGE`, `NULLS NOT DISTINCT`) and tested on it.
+/// The oldest version that everything is tested on.
 pub(super) const OLDEST_POSTGRESQL: u32 = 15;
 
 /// A healthy server answers each probe in milliseconds; one that needs longer is no base for a test or a demo.

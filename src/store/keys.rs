@@ -49,7 +49,7 @@ pub async fn offered(db: impl PgExecutor<'_>, now: OffsetDateTime) -> Result<Vec
     rows.iter().map(read).collect()
 }
 
-/// Which of these keys a card that expires at the same place in `expire_at` may be sealed with.
+/// Which of these keys a card may be sealed with now, and when each of those is destroyed.
 pub async fn taken(
     db: impl PgExecutor<'_>,
     kids: &[String],

@@ -1,4 +1,4 @@
-//! All SQL. Functions take slices and work on whole sets: a batch is one statement a table and one transaction.
+//! All SQL. Functions take slices and work on whole sets: a batch is written in one statement.
 
 pub mod accept;
 pub mod bills;
