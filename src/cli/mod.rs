@@ -22,6 +22,9 @@ use crate::{
 /// Of the runtime's own threads, which clone and drop what the broker client's thread has read (see `main`): that takes less.
 const TASK_STACK_BYTES: usize = 64 * 1024 * 1024;
 
+/// A year.
+const MOST_GRACE_S: u64 = 366 * 86_400;
+
 /// Takes card payments for state services through RabbitMQ.
 #[derive(Debug, Parser)]
 #[command(name = "tolom", version, about)]
@@ -81,7 +84,7 @@ enum Command {
     /// Hold the rules of money against the database, the broker and the acquirer's books.
     Verify {
         /// Payments accepted within this many seconds may still be on their way.
-        #[arg(long, default_value_t = 900)]
+        #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u64).range(..=MOST_GRACE_S))]
         grace_s: u64,
     },
     /// Sealing keys.

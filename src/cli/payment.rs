@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{Failure, Session};
@@ -37,6 +37,9 @@ pub(super) struct Resolve {
     id: Uuid,
     #[command(flatten)]
     said: Said,
+    /// When the acquirer approved or reversed it, by its statement: RFC 3339, for example 2026-11-27T16:05:00+06:00.
+    #[arg(long, value_parser = moment, required_unless_present = "declined", conflicts_with = "declined")]
+    at: Option<OffsetDateTime>,
     /// Why it is so, for example the acquirer's statement and line; stands in the journal. No card numbers.
     #[arg(long)]
     evidence: String,
@@ -127,6 +130,10 @@ async fn show(session: &Session, id: Uuid) -> Result<(), Failure> {
     Ok(())
 }
 
+fn moment(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339).map_err(|error| format!("RFC 3339 is expected: {error}"))
+}
+
 async fn settle(session: &Session, resolve: Resolve) -> Result<(), Failure> {
     let evidence = resolve.evidence.trim();
     if evidence.is_empty() || evidence.chars().count() > EVIDENCE_CHARS || evidence.chars().any(char::is_control) {
@@ -143,7 +150,11 @@ async fn settle(session: &Session, resolve: Resolve) -> Result<(), Failure> {
     };
     // Who says to have done it, and the account that did.
     let (by, now) = (format!("{} ({})", super::person(resolve.by)?, super::os_user()), session.clock.now());
-    let hand = ByHand { payment: resolve.id, word, by: &by, evidence, now };
+    let at = resolve.at.unwrap_or(now);
+    if at > now {
+        return Err(Failure::Unusable("--at: a moment in the future is not allowed".to_owned()));
+    }
+    let hand = ByHand { payment: resolve.id, word, at, by: &by, evidence, now };
     // The outbox holds the messages; a running relay sends them.
     match record::settle_by_hand(&session.pool()?, &hand).await? {
         Settled::Done(status, _) => {
@@ -169,9 +180,13 @@ fn sayings(id: Uuid, case: Case) -> Vec<Saying> {
         Word::Declined => "nothing was charged, nor will it be",
         Word::Reversed => "what was held or taken has been given back",
     };
+    let at = |word| match word {
+        Word::Approved | Word::Reversed => " --at '...'",
+        Word::Declined => "",
+    };
     let may = Word::ALL.into_iter().filter(|word| by_hand::settle(case, *word).is_ok());
     may.map(|word| Saying {
-        command: format!("tolom payment resolve {id} --{} --evidence '...'", word.as_str()),
+        command: format!("tolom payment resolve {id} --{} --evidence '...'{}", word.as_str(), at(word)),
         when: when(word),
     })
     .collect()
@@ -216,7 +231,10 @@ fn text(shown: &Shown) -> String {
     if !shown.commands.is_empty() {
         text.push_str("\nWhat is known:\n");
         shown.known.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
-        text.push_str("What settles it, with evidence (the acquirer's statement, or its word about the reference):\n");
+        text.push_str(
+            "What settles it, with evidence (the acquirer's statement, or its word about the reference), and the\n",
+        );
+        text.push_str("moment at which the acquirer did it by that:\n");
         for saying in &shown.commands {
             text.push_str(&format!("  if {}:\n      {}\n", saying.when, saying.command));
         }

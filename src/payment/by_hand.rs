@@ -6,6 +6,7 @@
 
 use super::{
     ledger::Position,
+    money::Money,
     operation::{OperationKind, Undone},
     status::Status,
 };
@@ -61,6 +62,8 @@ pub struct Case {
     pub reversal: Reversal,
     /// Whether its authorization takes the money in the same message.
     pub capture_at_once: bool,
+    /// What the acquirer says it acted on, where that is another amount than ours.
+    pub acted_on: Option<Money>,
 }
 
 /// What the word says, as a report of an operation.
@@ -109,7 +112,8 @@ pub fn settle(case: Case, word: Word) -> Result<Report, &'static str> {
             Position::Held => Undone::Hold,
             // Dead, with nothing in the books: its reference is closed, and that is all.
             Position::Nothing if case.status.is_terminal() => Undone::Nothing,
-            // What was given back had been held: the books show the same movements as the acquirer's.
+            // What was given back had been taken or held: the books show the same movements as the acquirer's.
+            Position::Nothing if case.capture_at_once => Undone::Capture,
             Position::Nothing => Undone::Hold,
         })),
     }
@@ -117,6 +121,7 @@ pub fn settle(case: Case, word: Word) -> Result<Report, &'static str> {
 
 fn approved(case: Case) -> Result<Report, &'static str> {
     match (case.reversal, case.position) {
+        _ if case.acted_on.is_some() => Err("the acquirer acted on another amount: that has to be given back"),
         (Reversal::Open, _) => Err("its reversal is being sent until it is acknowledged, so it cannot be kept"),
         (Reversal::Acknowledged, _) => Err("its reversal was acknowledged, so it cannot be kept"),
         // An approval of a bill that does not await it opens a reversal, as any late approval does.
@@ -133,18 +138,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::payment::Currency;
 
     fn cases() -> impl Strategy<Value = Case> {
         let position = prop::sample::select(vec![Position::Nothing, Position::Held, Position::Captured]);
         let reversal =
             prop::sample::select(vec![Reversal::None, Reversal::Open, Reversal::Refused, Reversal::Acknowledged]);
-        (prop::sample::select(Status::ALL.to_vec()), position, any::<bool>(), reversal, any::<bool>()).prop_map(
-            |(status, position, bill_awaits, reversal, capture_at_once)| Case {
+        let acted_on = prop::option::of(Just(Money::new(1, Currency::KGS)));
+        let status = prop::sample::select(Status::ALL.to_vec());
+        (status, position, any::<bool>(), reversal, any::<bool>(), acted_on).prop_map(
+            |(status, position, bill_awaits, reversal, capture_at_once, acted_on)| Case {
                 status,
                 position,
                 bill_awaits,
                 reversal,
                 capture_at_once,
+                acted_on,
             },
         )
     }
@@ -154,11 +163,16 @@ mod tests {
         fn a_persons_word_never_leaves_money_where_it_must_not_stay(case in cases()) {
             for word in Word::ALL {
                 let Ok(report) = settle(case, word) else { continue };
+                prop_assert!(word != Word::Approved || case.acted_on.is_none());
                 match report {
                     Report::Declined => prop_assert_eq!(case.position, Position::Nothing),
                     Report::Captured | Report::StaysCaptured => prop_assert!(case.bill_awaits),
                     Report::Authorized { .. } => prop_assert_eq!(case.position, Position::Nothing),
-                    Report::Reversed(undone) => prop_assert_eq!(undone == Undone::Capture, case.position == Position::Captured),
+                    Report::Reversed(undone) => {
+                        let nothing = case.position == Position::Nothing;
+                        let taken = nothing && case.capture_at_once && !case.status.is_terminal();
+                        prop_assert_eq!(undone == Undone::Capture, case.position == Position::Captured || taken);
+                    }
                 }
             }
         }

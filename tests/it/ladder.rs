@@ -2,15 +2,20 @@
 
 use std::{
     process::{Command, Output},
+    sync::Arc,
     time::Duration,
 };
 
+use sqlx::Row;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{io::AsyncReadExt, net::TcpListener};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tolom::{
+    acquirer::{Acquirer, Call, Circuit, http::HttpAcquirer},
     clock::Clock,
     config::CaptureMode,
     payer::Payer,
+    payment::{Currency, Money},
     simulator::{self, Simulator, SimulatorOptions},
     store::{
         operations::{Claimed, Terms, claim_captures},
@@ -23,6 +28,7 @@ use uuid::Uuid;
 use crate::support::world::{World, wait_for};
 
 const TIMED_OUT_AFTER_APPROVAL: &str = "4000000000050031";
+const WRONG_AMOUNT: &str = "4000000000050072";
 const GOOD: &str = "4111111111111111";
 
 fn all_but(name: &str) -> Vec<Role> {
@@ -190,6 +196,7 @@ async fn with_the_acquirer_silent_for_the_whole_ladder_a_payment_ends_in_review_
     for id in &ids {
         assert_eq!(world.payer.payment(*id).await.unwrap()["public_status"], "unknown");
     }
+    let at = world.clock.now().format(&Rfc3339).unwrap();
     // What a person reads names the commands; each word does what it says, and a second one changes nothing.
     let shown = printed(&tolom(&world, &["payment", "show", &ids[0].to_string()]));
     for word in ["approved", "declined", "reversed"] {
@@ -199,7 +206,10 @@ async fn with_the_acquirer_silent_for_the_whole_ladder_a_payment_ends_in_review_
         ids.iter().zip([("approved", "captured"), ("declined", "declined"), ("reversed", "reversed")])
     {
         let (id, flag) = (id.to_string(), format!("--{word}"));
-        let say = ["payment", "resolve", &id, &flag, "--evidence", "statement 7, line 3", "--by", "Aizada"];
+        let mut say = vec!["payment", "resolve", &id, &flag, "--evidence", "statement 7, line 3", "--by", "Aizada"];
+        if word != "declined" {
+            say.extend(["--at", &at]);
+        }
         let output = tolom(&world, &say);
         assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
         assert!(printed(&output).contains(status), "{}", printed(&output));
@@ -223,6 +233,103 @@ async fn with_the_acquirer_silent_for_the_whole_ladder_a_payment_ends_in_review_
     world.finish_without_acquirer().await;
 }
 
+/// A world whose acquirer takes the money at once and lives a day ago, and when that is. Nobody asks it again.
+async fn with_books_of_yesterday() -> (World, String, DropGuard) {
+    let mut world = World::prepared(|config| config.acquirer.capture = CaptureMode::AtAuthorization).await;
+    let yesterday = world.clock.now() - time::Duration::DAY;
+    world.simulator = Simulator::new(Clock::manual(yesterday));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = (*world.config).clone();
+    config.acquirer.url = format!("http://{}", listener.local_addr().unwrap());
+    world.config = Arc::new(config);
+    let stop = CancellationToken::new();
+    tokio::spawn(simulator::serve(listener, world.simulator.clone(), stop.clone()));
+    world.run(all_but("resolve")).await;
+    (world, yesterday.format(&Rfc3339).unwrap(), stop.drop_guard())
+}
+
+/// A payment with this card that waits for a person.
+async fn in_review(world: &World, bill: &str, card: &str) -> Uuid {
+    let id = world.pay(&world.bill(bill).await, card).await.id().unwrap();
+    world.wait_until("SELECT count(*) FROM payment WHERE status IN ('accepted', 'authorizing')", 0).await;
+    sqlx::query("UPDATE payment SET status = 'review', previous_status = 'unknown' WHERE status = 'unknown'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    id
+}
+
+/// Sends a reversal that is never answered.
+async fn reverse_unheard(world: &World, payment: Uuid) {
+    let reversal = Uuid::now_v7();
+    let original: String =
+        sqlx::query("UPDATE operation SET closing = true WHERE payment_id = $1 RETURNING original_reference")
+            .bind(payment)
+            .fetch_one(&world.pool)
+            .await
+            .unwrap()
+            .get(0);
+    sqlx::query(
+        "INSERT INTO operation (id, payment_id, kind, reference, original_reference, acquirer, amount_minor, currency,
+                                next_attempt_at)
+         SELECT $1, payment_id, 'reverse', $2, reference, acquirer, amount_minor, currency, now() FROM operation
+         WHERE payment_id = $3",
+    )
+    .bind(reversal)
+    .bind(reversal.simple().to_string())
+    .bind(payment)
+    .execute(&world.pool)
+    .await
+    .unwrap();
+    let settings = &world.config.acquirer;
+    let acquirer = HttpAcquirer::new(settings, world.clock.clone(), Circuit::new(settings)).unwrap();
+    let call = Call {
+        reference: reversal.simple().to_string(),
+        amount: Money::new(51_000, Currency::KGS),
+        send_before: OffsetDateTime::now_utc() + Duration::from_secs(60),
+        traceparent: None,
+    };
+    assert_eq!(acquirer.reverse(&call, &original, false).await.as_str(), "approved");
+}
+
+/// The days of the books are the acquirer's, though a person speaks days later.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_says_was_approved_is_booked_on_the_acquirers_day() {
+    let (world, yesterday, _acquirer) = with_books_of_yesterday().await;
+    let id = in_review(&world, "1100020040", TIMED_OUT_AFTER_APPROVAL).await.to_string();
+    let output =
+        tolom(&world, &["payment", "resolve", &id, "--approved", "--evidence", "statement", "--at", &yesterday]);
+    assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
+    assert_eq!(world.count("SELECT count(*) FROM settlement_entry").await, 1);
+    world.finish().await;
+}
+
+/// The books show what the acquirer took and gave back, at its amount.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_person_says_was_given_back_is_booked_as_the_acquirer_moved_it() {
+    let (world, yesterday, _acquirer) = with_books_of_yesterday().await;
+    for (bill, card, keeps) in
+        [("1100020041", TIMED_OUT_AFTER_APPROVAL, None), ("1100020042", WRONG_AMOUNT, Some("another amount"))]
+    {
+        let payment = in_review(&world, bill, card).await;
+        let id = payment.to_string();
+        let say = |word| {
+            let output =
+                tolom(&world, &["payment", "resolve", &id, word, "--evidence", "statement", "--at", &yesterday]);
+            (output.status.code(), printed(&output))
+        };
+        if let Some(why) = keeps {
+            let (code, text) = say("--approved");
+            assert!(code == Some(1) && text.contains(why), "{text}");
+        }
+        reverse_unheard(&world, payment).await;
+        let (code, text) = say("--reversed");
+        assert!(code == Some(0) && text.contains("reversed"), "{text}");
+    }
+    assert_eq!(world.count("SELECT count(*) FROM settlement_entry").await, 4);
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_person_cannot_say_is_refused_with_the_reason() {
     let world = World::start().await;
@@ -237,8 +344,14 @@ async fn what_a_person_cannot_say_is_refused_with_the_reason() {
     assert!(code == Some(1) && text.contains("nothing of it waits for a person"), "{text}");
     let (code, text) = say(&[&Uuid::new_v4().to_string(), "--declined", "--evidence", "x"]);
     assert!(code == Some(1) && text.contains("there is no payment"), "{text}");
+    let tomorrow = (world.clock.now() + time::Duration::DAY).format(&Rfc3339).unwrap();
     for unusable in [
         vec![id.as_str(), "--declined"],
+        vec![id.as_str(), "--approved", "--evidence", "x"],
+        vec![id.as_str(), "--reversed", "--evidence", "x"],
+        vec![id.as_str(), "--reversed", "--evidence", "x", "--at", "yesterday"],
+        vec![id.as_str(), "--approved", "--evidence", "x", "--at", &tomorrow],
+        vec![id.as_str(), "--declined", "--evidence", "x", "--at", "2026-11-27T16:05:00+06:00"],
         vec![id.as_str(), "--evidence", "x"],
         vec![id.as_str(), "--declined", "--approved", "--evidence", "x"],
         vec![id.as_str(), "--declined", "--evidence", " "],

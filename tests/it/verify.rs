@@ -1,6 +1,7 @@
 //! `tolom verify` sees what is broken: here where no other test breaks it.
 
 use std::{
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -341,4 +342,11 @@ async fn the_gauge_shows_and_keeps_what_the_acquirer_lacks_though_an_operation_s
     wait_for(async || (asked.load(Ordering::SeqCst) >= 3).then_some(())).await;
     assert_eq!((difference("XTS").as_deref(), difference("XXX").as_deref()), (Some("51000"), Some("7")));
     world.finish_without_acquirer().await;
+}
+
+#[test]
+fn a_grace_beyond_all_time_is_unusable() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tolom"));
+    let output = command.args(["verify", "--grace-s", "18446744073709551615"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
 }

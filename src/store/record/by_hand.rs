@@ -1,6 +1,6 @@
 //! A person's word, recorded: the same books, journal and messages as an acquirer's answer, with who said it and why.
 
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{PgConnection, PgPool, Row, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -12,10 +12,11 @@ use super::{
 use crate::{
     contracts::OperationCompleted,
     payment::{
-        Event, OperationKind, Outcome, Status,
+        Event, Money, OperationKind, Outcome, Status,
         by_hand::{self, Report, Reversal, Word},
         card::DeclineReason,
         decision::{Decision, Known, decide},
+        ledger::Position,
         operation::{Approval, Decline},
     },
     store::{StoreError, operations::open, outbox::OutboxRow},
@@ -30,6 +31,8 @@ pub struct ByHand<'a> {
     pub payment: Uuid,
     /// What.
     pub word: Word,
+    /// When the acquirer did so, by its own time: the books bear its day. Nothing was done where it was declined.
+    pub at: OffsetDateTime,
     /// Who.
     pub by: &'a str,
     /// Why it is so: stands in the journal.
@@ -79,7 +82,7 @@ pub async fn settle_by_hand(pool: &PgPool, hand: &ByHand<'_>) -> Result<Settled,
     let may_pay = matches!(report, Report::Authorized { captured: true } | Report::Captured | Report::StaysCaptured);
     let loaded = load(&mut transaction, &[Asked { operation, may_pay }]).await?;
     let known = loaded.get(&operation).ok_or_else(|| StoreError::Unreadable("the operation vanished".to_owned()))?;
-    let said = said(known, report, hand.now);
+    let said = said(known, report, case.acted_on, hand.at);
     let decision = match judge(known, report, &said.result) {
         Ok(decision) => decision,
         Err(why) => return Ok(Settled::Refused(why)),
@@ -119,7 +122,16 @@ async fn read(transaction: &mut PgConnection, payment: Uuid) -> Result<Option<Se
          FROM payment p LEFT JOIN operation r ON r.payment_id = p.id AND r.kind = 'reverse' WHERE p.id = $1",
     )
     .bind(payment)
-    .fetch_one(transaction)
+    .fetch_one(&mut *transaction)
+    .await?;
+    let acted_on: Option<Json<Money>> = sqlx::query_scalar(
+        "SELECT detail -> 'amount' FROM operation
+         WHERE payment_id = $1 AND outcome = 'approved' AND detail ->> 'undone' IS DISTINCT FROM 'nothing'
+           AND detail -> 'amount' <> jsonb_build_object('value', amount_minor, 'currency', currency)
+         ORDER BY created_at, id LIMIT 1",
+    )
+    .bind(payment)
+    .fetch_optional(transaction)
     .await?;
     let outcome: Option<String> = row.try_get("outcome")?;
     let reversal = match outcome.as_deref() {
@@ -134,6 +146,7 @@ async fn read(transaction: &mut PgConnection, payment: Uuid) -> Result<Option<Se
         bill_awaits: known.bill_awaits,
         reversal,
         capture_at_once: row.try_get("capture_at_once")?,
+        acted_on: acted_on.map(|Json(amount)| amount),
     };
     Ok(Some(Sent { authorization, original: known.original.clone(), case }))
 }
@@ -161,17 +174,18 @@ async fn newest(transaction: &mut PgConnection, payment: Uuid, kind: OperationKi
     Ok(id)
 }
 
-/// The person's word as a report of the operation.
-fn said(known: &Loaded, report: Report, now: OffsetDateTime) -> OperationCompleted {
+/// The person's word as a report of the operation. What the books have not heard of moved as the acquirer says.
+fn said(known: &Loaded, report: Report, acted_on: Option<Money>, at: OffsetDateTime) -> OperationCompleted {
+    let amount = acted_on.filter(|_| known.position == Position::Nothing).unwrap_or(known.amount);
     let approval = |captured, undone| {
         Outcome::Approved(Approval {
             acquirer_reference: None,
             authorization_code: None,
             rrn: None,
-            amount: known.amount,
+            amount,
             captured,
             undone,
-            at: now,
+            at,
         })
     };
     let result = match report {
@@ -205,7 +219,10 @@ fn judge(known: &Loaded, report: Report, result: &Outcome) -> Result<Decision, S
         // One that was refused stands in nobody's way: by hand only a reversal itself, or a capture, is said then.
         reversal_exists: known.reversal_exists,
         kind: known.kind,
-        amount: known.amount,
+        amount: match result {
+            Outcome::Approved(approval) => approval.amount,
+            _ => known.amount,
+        },
         outcome: Some("unknown"),
     };
     decide(known, result).map_err(|illegal| illegal.to_string())
