@@ -2,6 +2,8 @@
 
 use std::{os::unix::process::CommandExt as _, process::ExitCode};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 /// Small blocks by the thousand, from all threads: the system's allocator takes a quarter of a loaded worker's time.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -19,6 +21,11 @@ fn main() -> ExitCode {
     {
         let error = std::process::Command::new(this).args(std::env::args_os().skip(1)).env(STACK, ENOUGH).exec();
         eprintln!("tolom: goes on with small stacks: {error}");
+    }
+    // A dump would hold cards, keys and passwords. Whatever this process starts inherits the limit.
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        eprintln!("tolom: core dumps cannot be forbidden: {error}");
+        return ExitCode::FAILURE;
     }
     tolom::cli::main()
 }

@@ -26,13 +26,16 @@ pub struct Role {
     pub run: fn(Context) -> BoxFuture<'static, anyhow::Result<()>>,
 }
 
+/// The role that opens cards.
+pub const CARDS_ROLE: &str = "authorize";
+
 /// The role that also keeps the gauges of the books.
 pub const FIGURES_ROLE: &str = "resolve";
 
 /// The registry: a worker is a file and a line here.
 pub const ALL: [Role; 7] = [
     Role {
-        name: "authorize",
+        name: CARDS_ROLE,
         about: "opens sealed cards and authorizes payments",
         run: |c| Box::pin(authorize::run(c)),
     },

@@ -11,7 +11,7 @@ use crate::{
     mail_catcher,
     simulator::{self, Latency, Simulator, SimulatorOptions},
     store,
-    workers::{self, Role},
+    workers::{self, CARDS_ROLE, Role},
 };
 
 pub(super) async fn migrate(session: &Session) -> Result<(), Failure> {
@@ -47,9 +47,26 @@ pub(super) async fn all(session: &Session) -> Result<(), Failure> {
 }
 
 async fn run(session: &Session, roles: Roles) -> Result<(), Failure> {
+    if roles.workers.iter().any(|role| role.name == CARDS_ROLE) {
+        shut_memory()?;
+    }
     let admin = Some(listen(session, "admin").await?);
     let app = App::start(session.config.clone(), session.clock.clone(), Roles { admin, ..roles })?;
     well(app.run(until_signalled()).await)
+}
+
+/// Keeps the memory of this process from everybody but root: no debugger of the same user, and no core dump even where
+/// the kernel pipes them to a program, which a limit of size does not stop (core(5)). Only who opens cards does so: it
+/// hides from ordinary users what a process has open, too.
+#[cfg(target_os = "linux")]
+fn shut_memory() -> anyhow::Result<()> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("the memory cannot be shut")
+}
+
+#[cfg(not(target_os = "linux"))]
+fn shut_memory() -> anyhow::Result<()> {
+    Ok(())
 }
 
 async fn listen(session: &Session, section: &str) -> Result<TcpListener, Failure> {

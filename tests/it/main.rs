@@ -12,6 +12,7 @@ mod commands;
 mod contracts;
 mod dead;
 mod demo;
+mod dumps;
 mod foreign_bytes;
 mod grown;
 mod intake;

@@ -135,7 +135,11 @@ fn search_memory(house: &House, cards: &[&CardInput]) {
     let numbers = Needles::numbers(cards.iter().copied());
     let known = Needles::text(house.config.acquirer.url.as_str());
     for role in &house.roles {
-        let memory = house::memory_of(role.pid());
+        let Some(memory) = house::memory_of(role.pid()) else {
+            // Where root does not run this, nobody here can see more.
+            assert_eq!(role.name, "authorize", "only this one is shut");
+            continue;
+        };
         let found: Vec<String> = memory.iter().filter_map(|piece| numbers.find(piece)).collect();
         assert_eq!(found, Vec::<String>::new(), "in the memory of {}", role.name);
         assert!(

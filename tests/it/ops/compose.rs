@@ -142,6 +142,7 @@ fn nothing_is_reachable_from_outside_and_nobody_is_root() {
         }
         assert_eq!(service["read_only"], true, "{name} may write its image");
         assert_eq!(service["cap_drop"], serde_json::json!(["ALL"]), "{name}");
+        assert_eq!(service["ulimits"]["core"], 0, "{name} may dump its memory");
         assert!(service["mem_limit"].is_string(), "{name} has no memory limit");
         assert!(service["restart"].is_string(), "{name} has no restart policy");
         let user = service["user"].as_str().unwrap_or("root");
