@@ -88,8 +88,8 @@ impl Answer<'_> {
 /// Settings from which no adapter can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpAcquirerError {
-    /// `acquirer.url` is no http or https address.
-    #[error("acquirer.url: an address that begins with https:// or http:// is expected")]
+    /// `acquirer.url` is no https address, nor an http address that may be used.
+    #[error("acquirer.url: an address that begins with https:// is expected; http:// needs acquirer.insecure")]
     Url,
     /// `acquirer.token` cannot stand in a header.
     #[error("acquirer.token: only visible ASCII is allowed")]
@@ -104,9 +104,9 @@ impl HttpAcquirer {
     ///
     /// A call takes at most `connect_timeout_ms` (name look-up and TLS included) plus `answer_timeout_ms`.
     pub fn new(settings: &config::Acquirer, clock: Clock, circuit: Circuit) -> Result<Self, HttpAcquirerError> {
-        let base = Url::parse(&settings.url).map_err(|_| HttpAcquirerError::Url)?;
-        if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
-            return Err(HttpAcquirerError::Url);
+        let base = settings.address().ok_or(HttpAcquirerError::Url)?;
+        if settings.sends_in_clear() {
+            tracing::warn!("acquirer.insecure: card numbers and codes leave this machine in clear");
         }
         // Fails when the process has a provider already, and then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -350,16 +350,16 @@ mod tests {
     #[test]
     fn a_reference_cannot_lead_out_of_its_path() {
         let mut settings = config::Config::defaults().acquirer;
-        settings.url = "http://bank.example/shim/".into();
+        settings.url = "https://bank.example/shim/".into();
         let acquirer = HttpAcquirer::new(&settings, Clock::system(), Circuit::new(&settings)).unwrap();
         let url = acquirer.url(&["authorizations", "a/../b?c", "captures"]);
-        assert_eq!(url.as_str(), "http://bank.example/shim/v1/authorizations/a%2F..%2Fb%3Fc/captures");
+        assert_eq!(url.as_str(), "https://bank.example/shim/v1/authorizations/a%2F..%2Fb%3Fc/captures");
     }
 
     #[test]
     fn an_address_that_is_no_web_address_is_refused() {
         let mut settings = config::Config::defaults().acquirer;
-        for url in ["", "bank", "ftp://bank.example", "data:x"] {
+        for url in ["", "bank", "ftp://bank.example", "data:x", "http://bank.example"] {
             settings.url = url.into();
             assert!(HttpAcquirer::new(&settings, Clock::system(), Circuit::new(&settings)).is_err(), "{url}");
         }

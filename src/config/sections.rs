@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use url::{Host, Url};
 
 use super::Secret;
 use crate::payment::limits::Velocity;
@@ -46,7 +47,7 @@ sections! {
     }
     /// The acquirer.
     Acquirer {
-        name: String, url: String, token: Secret, connect_timeout_ms: u64, answer_timeout_ms: u64,
+        name: String, url: String, insecure: bool, token: Secret, connect_timeout_ms: u64, answer_timeout_ms: u64,
         send_within_ms: u64, grace_ms: u64, finality_hours: u32, hold_hours: u32, circuit_failures: u32,
         circuit_open_ms: u64, circuit_longest_open_ms: u64, capture: CaptureMode,
     }
@@ -131,7 +132,34 @@ impl Limits {
     }
 }
 
+/// RFC 1122 3.2.1.3, RFC 4291 2.5.3 and RFC 6761 6.3.
+fn is_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
 impl Acquirer {
+    /// Where the acquirer is; none for an address that cannot be used. Cards go there in clear but for TLS, so it is
+    /// https, or stays within this machine, or `insecure` says that whoever is between may see them.
+    pub fn address(&self) -> Option<Url> {
+        let url = Url::parse(&self.url).ok()?;
+        let fits = match url.scheme() {
+            "https" => true,
+            "http" => self.insecure || is_this_machine(&url),
+            _ => false,
+        };
+        fits.then_some(url)
+    }
+
+    /// Whether cards leave this machine in clear.
+    pub fn sends_in_clear(&self) -> bool {
+        self.address().is_some_and(|url| url.scheme() == "http" && !is_this_machine(&url))
+    }
+
     /// How long one call may take at most, connecting included.
     pub fn call_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms + self.answer_timeout_ms)

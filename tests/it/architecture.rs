@@ -12,7 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("payment", &[]),
     ("chain", &[]),
     ("clock", &[]),
-    ("config", &["payment"]),
+    ("config", &["payment", "clock"]),
     ("contracts", &["payment"]),
     ("live", &["contracts"]),
     ("store", &["payment", "contracts", "clock", "config"]),

@@ -11,14 +11,17 @@ use super::{
     super::{Intake, extract::BillCode, limits::ClientAddress, problem::Problem},
     assets::ASSETS,
     bill::{Shown, Standing},
-    documents::{AGREEMENT, day},
+    documents::day,
     language::Lang,
     page::{Frame, answer},
     policy::Forms,
     scripts::{self, Words},
     texts::{Text, say, say_with},
 };
-use crate::notify::{Locale, shown};
+use crate::{
+    config::AGREEMENT,
+    notify::{Locale, shown},
+};
 
 /// Countries with their calling codes (ITU-T E.164), where the most payers are first.
 const COUNTRIES: [(Text, &str); 24] = [

@@ -20,12 +20,9 @@ use super::{
 };
 use crate::{
     clock::bishkek_day,
-    config::{Config, parse_date},
+    config::{AGREEMENT, Config, in_force, parse_date},
     notify::Locale,
 };
-
-/// The document whose version in force a payer accepts by paying: the versions of `[[terms]]`.
-pub(super) const AGREEMENT: &str = "user-agreement";
 
 /// Longest document that is read, in bytes.
 const LONGEST: u64 = 512 * 1024;
@@ -100,12 +97,9 @@ impl Documents {
     /// # Errors
     /// A version that cannot be read in one of the languages.
     pub fn read(config: &Config) -> Result<Self, MissingDocument> {
-        let agreement = config.terms.iter().map(|it| (AGREEMENT, it.version.as_str(), it.in_force_from.as_str()));
-        let others =
-            config.documents.iter().map(|it| (it.document.as_str(), it.version.as_str(), it.in_force_from.as_str()));
         let mut order = HashMap::new();
         let mut editions = Vec::new();
-        for (document, version, from) in agreement.chain(others) {
+        for (document, version, from) in config.editions() {
             let next = order.len();
             order.entry(document.to_owned()).or_insert(next);
             let [ky, ru, en] =
@@ -128,7 +122,8 @@ impl Documents {
 
     /// The version of a document in force on a day.
     fn in_force(&self, document: &str, day: Date) -> Option<&Edition> {
-        self.editions.iter().find(|edition| edition.document == document && edition.from <= day)
+        let editions = self.editions.iter().filter(|edition| edition.document == document);
+        in_force(editions.map(|edition| (edition.from, edition)), day)
     }
 }
 

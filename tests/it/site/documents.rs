@@ -44,5 +44,4 @@ async fn an_older_version_stays_readable_and_names_the_one_in_force() {
     assert!(!look(&app, "/en/documents/user-agreement/2").await.html.contains("not the version in force"));
     assert_eq!(look(&app, "/ky/documents/rules/1").await.first("h1"), "rules 1 ky");
     assert_eq!(look(&app, "/en/documents/user-agreement/3").await.status, 404);
-    assert_eq!(look(&app, "/en/documents/..%2F..%2Fetc/passwd").await.status, 404);
 }
