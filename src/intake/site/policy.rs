@@ -66,7 +66,14 @@ pub(super) fn of_page(script: bool, forms: Forms<'_>) -> HeaderValue {
     let _ = match forms {
         Forms::Nowhere => write!(policy, "; form-action 'none'"),
         Forms::Here => write!(policy, "; form-action 'self'"),
-        Forms::Bank(url) => write!(policy, "; form-action {}", origin(url).unwrap_or_else(|| "'none'".to_owned())),
+        // Browsers hold redirects after a form to this, too (CSP 3, 6.4.1): a bank may answer with one to another origin of
+        // its own, or straight back to us.
+        Forms::Bank(url) => match origin(url) {
+            Some(bank) if bank.starts_with("https:") => write!(policy, "; form-action 'self' https:"),
+            // A simulator.
+            Some(bank) => write!(policy, "; form-action 'self' https: {bank}"),
+            None => write!(policy, "; form-action 'none'"),
+        },
     };
     HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
 }
@@ -105,12 +112,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_form_may_lead_to_the_banks_origin_alone() {
+    fn the_banks_form_may_lead_to_wherever_the_bank_redirects_it_by_tls_and_to_us() {
         let policy = |url| of_page(true, Forms::Bank(url)).to_str().unwrap().to_owned();
-        assert!(policy("https://acs.bank.example:8443/3ds?x=1").ends_with("form-action https://acs.bank.example:8443"));
-        for bad in ["javascript:alert(1)", "data:text/html,x", "", "https://a.example; script-src *"] {
-            let policy = policy(bad);
-            assert!(!policy.contains("script-src *") && policy.contains("form-action"), "{policy}");
+        assert!(policy("https://acs.bank.example:8443/3ds?x=1").ends_with("; form-action 'self' https:"));
+        assert!(policy("http://localhost:8090/acs/1").ends_with("; form-action 'self' https: http://localhost:8090"));
+        for bad in ["javascript:alert(1)", "data:text/html,x", ""] {
+            assert!(policy(bad).ends_with("; form-action 'none'"), "{bad}");
+        }
+        assert!(!policy("https://a.example; script-src *").contains("script-src *"));
+        for (forms, rule) in [(Forms::Here, "'self'"), (Forms::Nowhere, "'none'")] {
+            assert!(of_page(true, forms).to_str().unwrap().ends_with(&format!("; form-action {rule}")));
         }
     }
 }

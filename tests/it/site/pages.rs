@@ -184,7 +184,7 @@ async fn the_banks_form_is_offered_until_the_payer_has_been_there_or_the_time_is
         page.html.contains("action=\"https://acs.bank.example/3ds\"") && page.html.contains("value=\"a&#34;b&#60;\"")
     );
     assert!(page.html.contains(&format!("/en/payments/{id}/return\"")) && page.html.contains("name=\"MD\""));
-    assert!(page.header("content-security-policy").ends_with("form-action https://acs.bank.example"));
+    assert!(page.header("content-security-policy").ends_with("form-action 'self' https:"));
     app.clock.advance(std::time::Duration::from_secs(400));
     let over = look(&app, &path).await;
     assert_eq!(over.first("h1"), "The time to confirm is over");
