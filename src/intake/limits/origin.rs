@@ -34,7 +34,7 @@ impl FromRequestParts<Intake> for Device {
     }
 }
 
-/// Gives a browser that has none its cookie. Stands around pages, which are never cached.
+/// Gives a browser that has none its cookie. Stands around pages, which are never cached, and to which browsers send it.
 pub async fn remember_device(request: Request, next: Next) -> Response {
     let known = device(request.headers()).is_some();
     let mut response = next.run(request).await;

@@ -39,12 +39,13 @@ pub(super) fn routes() -> Router<Intake> {
         .route("/{lang}/bills/{code}/receipt", post(receipt::send_again))
         .route("/{lang}/bills/{code}/pay", get(card::show))
         .route("/{lang}/payments/{id}", get(payment::show))
-        .route("/{lang}/payments/{id}/return", get(payment::came_back).post(payment::was_posted_back))
         .route("/{lang}/payments/{id}/receipt.pdf", get(receipt::pdf))
         .route("/{lang}/receipts/{number}", get(receipt::verify))
         .route("/{lang}/documents/", get(documents::list))
         .route("/{lang}/documents/{document}/{version}", get(documents::show))
         .layer(middleware::from_fn(limits::remember_device))
+        // A form post of the bank's site carries no cookie of ours (SameSite=Lax), whatever the browser has.
+        .route("/{lang}/payments/{id}/return", get(payment::came_back).post(payment::was_posted_back))
         // Kept by caches, so without a cookie.
         .route("/assets/{name}", get(assets::serve))
         .layer(CompressionLayer::new())

@@ -33,6 +33,8 @@ async fn what_the_bank_posts_is_handed_in_and_the_payer_sees_his_payment() {
                 (answer.status.as_u16(), answer.header("location")),
                 (303, format!("/en/payments/{id}").as_str())
             );
+            // It came without the browser's cookies, and so it must not replace them.
+            assert!(!answer.headers.contains_key("set-cookie"), "{:?}", answer.headers);
         }
         assert_eq!(stored(&app).await, Some(json!([["cres", "a+b"], ["MD", "x y"]])), "{media_type}");
         let page = look(&app, &format!("/en/payments/{id}")).await;
