@@ -37,11 +37,19 @@ pub(super) struct Assets {
     pub(super) icon: Asset,
 }
 
+/// A script, with what all of them begin with. Not a module that they import: what a script imports carries no hash in the
+/// page (Subresource Integrity), and browsers that know the integrity policy refuse it.
+macro_rules! script {
+    ($file:literal) => {
+        concat!(include_str!("assets/store.js"), include_str!($file))
+    };
+}
+
 pub(super) static ASSETS: LazyLock<Assets> = LazyLock::new(|| Assets {
     style: Asset::new("site", "css", include_str!("assets/site.css")),
-    code: Asset::new("code", "js", include_str!("assets/code.js")),
-    card: Asset::new("card", "js", include_str!("assets/card.js")),
-    payment: Asset::new("payment", "js", include_str!("assets/payment.js")),
+    code: Asset::new("code", "js", script!("assets/code.js")),
+    card: Asset::new("card", "js", script!("assets/card.js")),
+    payment: Asset::new("payment", "js", script!("assets/payment.js")),
     icon: Asset::new("icon", "svg", include_str!("assets/icon.svg")),
 });
 

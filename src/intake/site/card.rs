@@ -23,32 +23,33 @@ use crate::{
     notify::{Locale, shown},
 };
 
-/// Countries with their calling codes (ITU-T E.164), where the most payers are first.
-const COUNTRIES: [(Text, &str); 24] = [
-    (Text::CountryKg, "+996"),
-    (Text::CountryRu, "+7"),
-    (Text::CountryKz, "+7"),
-    (Text::CountryTr, "+90"),
-    (Text::CountryKr, "+82"),
-    (Text::CountryUs, "+1"),
-    (Text::CountryDe, "+49"),
-    (Text::CountryUz, "+998"),
-    (Text::CountryAe, "+971"),
-    (Text::CountryGb, "+44"),
-    (Text::CountryIt, "+39"),
-    (Text::CountryFr, "+33"),
-    (Text::CountryPl, "+48"),
-    (Text::CountryCz, "+420"),
-    (Text::CountryCn, "+86"),
-    (Text::CountryJp, "+81"),
-    (Text::CountryBy, "+375"),
-    (Text::CountryTj, "+992"),
-    (Text::CountryUa, "+380"),
-    (Text::CountryGe, "+995"),
-    (Text::CountryAz, "+994"),
-    (Text::CountrySa, "+966"),
-    (Text::CountryEg, "+20"),
-    (Text::CountryIl, "+972"),
+/// Countries with their calling codes and the digits of their shortest mobile numbers without it (ITU-T E.164 and the
+/// national numbering plans), where the most payers are first.
+const COUNTRIES: [(Text, &str, u8); 24] = [
+    (Text::CountryKg, "+996", 9),
+    (Text::CountryRu, "+7", 10),
+    (Text::CountryKz, "+7", 10),
+    (Text::CountryTr, "+90", 10),
+    (Text::CountryKr, "+82", 9),
+    (Text::CountryUs, "+1", 10),
+    (Text::CountryDe, "+49", 10),
+    (Text::CountryUz, "+998", 9),
+    (Text::CountryAe, "+971", 9),
+    (Text::CountryGb, "+44", 10),
+    (Text::CountryIt, "+39", 9),
+    (Text::CountryFr, "+33", 9),
+    (Text::CountryPl, "+48", 9),
+    (Text::CountryCz, "+420", 9),
+    (Text::CountryCn, "+86", 11),
+    (Text::CountryJp, "+81", 10),
+    (Text::CountryBy, "+375", 9),
+    (Text::CountryTj, "+992", 9),
+    (Text::CountryUa, "+380", 9),
+    (Text::CountryGe, "+995", 9),
+    (Text::CountryAz, "+994", 9),
+    (Text::CountrySa, "+966", 9),
+    (Text::CountryEg, "+20", 10),
+    (Text::CountryIl, "+972", 9),
 ];
 
 #[derive(Template)]
@@ -59,7 +60,7 @@ struct Page {
     raw_code: String,
     /// What the script sends along; see `scripts::card`.
     words: Words,
-    countries: Vec<(String, &'static str)>,
+    countries: Vec<(String, &'static str, u8)>,
     networks: String,
     agreement: String,
     agreement_link: String,
@@ -88,7 +89,7 @@ pub(super) async fn show(
     let page = Page {
         pay: say_with(lang, Text::PayButton, &[("amount", shown.amount.as_str())]),
         words: scripts::card(lang, &intake.config, &bill, &terms),
-        countries: COUNTRIES.iter().map(|(name, code)| (say(lang, *name), *code)).collect(),
+        countries: COUNTRIES.iter().map(|(name, code, digits)| (say(lang, *name), *code, *digits)).collect(),
         networks: networks(&intake.config.card.networks, lang),
         agreement: say_with(
             lang,

@@ -46,6 +46,14 @@ async fn the_payers_way_can_be_walked_in_each_language() {
     world.finish().await;
 }
 
+#[tokio::test]
+async fn a_browser_that_keeps_nothing_a_network_that_breaks_and_a_bank_that_redirects_hold_up_no_payer() {
+    let (mut world, stage) = world(8).await;
+    world.run_too(workers::ALL.to_vec()).await;
+    walk("unlucky.mjs", stage).await;
+    world.finish().await;
+}
+
 /// Waits for the walk's sign, which is held until this is dropped.
 async fn sign(signal: &TcpListener) -> TcpStream {
     signal.accept().await.unwrap().0

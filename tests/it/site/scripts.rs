@@ -1,6 +1,10 @@
 //! The inventory of scripts (PCI DSS 4.0.1, 6.4.3): what is listed is what there is, and nothing else runs.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use figment::{
@@ -30,7 +34,7 @@ struct Script {
     integrity: String,
 }
 
-fn folder() -> std::path::PathBuf {
+fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/intake/site")
 }
 
@@ -47,12 +51,15 @@ fn hash(bytes: &[u8]) -> String {
 fn every_script_is_listed_with_its_purpose_its_owner_and_its_hash() {
     let listed = inventory();
     let files: Vec<_> = fs::read_dir(folder().join("assets")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let scripts: Vec<_> = files.iter().filter(|path| path.extension().is_some_and(|end| end == "js")).collect();
+    let script = |path: &&PathBuf| path.extension().is_some_and(|end| end == "js");
+    // What each of them begins with.
+    let (store, scripts): (Vec<_>, Vec<_>) = files.iter().filter(script).partition(|path| path.ends_with("store.js"));
+    let store = fs::read(store[0]).unwrap();
     assert_eq!(scripts.len(), listed.len());
     for path in scripts {
         let name = path.file_stem().unwrap().to_str().unwrap();
         let script = listed.get(name).unwrap_or_else(|| panic!("{name} is not listed"));
-        let now = hash(&fs::read(path).unwrap());
+        let now = hash(&[store.as_slice(), &fs::read(path).unwrap()].concat());
         assert_eq!(script.integrity, now, "{name} has changed: review it, then put its hash into scripts.toml");
         for said in [&script.purpose, &script.owner, &script.authorized] {
             assert!(!said.is_empty(), "{name}");

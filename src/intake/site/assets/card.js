@@ -6,12 +6,10 @@ const { words, brands } = known;
 const form = find('card-form');
 const say = (name, filled = {}) => words[name].replace(/\{(\w+)\}/g, (_, key) => filled[key]);
 
-// ---- What this tab remembers: the attempt under way with its key, and what else was typed. Never the card.
+// ---- What is remembered: the attempt under way with its key, and what else was typed.
 
 const ATTEMPT = `tolom.${known.bill}`;
 const PAYER = 'tolom.payer';
-const read = (name) => JSON.parse(sessionStorage.getItem(name) ?? '{}');
-const keep = (name, value) => sessionStorage.setItem(name, JSON.stringify(value));
 
 // ---- Rules, as the worker has them (payment/card.rs). What is refused here would be declined there.
 
@@ -49,10 +47,12 @@ const phoneOf = () => {
   const digits = digitsOf(typed);
   if (typed.startsWith('+')) return `+${digits}`;
   if (typed.startsWith('00')) return `+${digits.slice(2)}`;
-  const code = find('country').value;
+  const { value: code, dataset } = find('country').selectedOptions[0];
   // Within a country a number is often written with a 0 (or, where the code is +7, an 8) before it.
   const national = code === '+7' ? digits.replace(/^8(?=\d{10}$)/, '') : digits.replace(/^0/, '');
-  return code + national;
+  // Or with the country's code, but no plus: what follows it is then as long as a number of that country.
+  const whole = `+${national}`;
+  return whole.startsWith(code) && whole.length - code.length >= Number(dataset.digits) ? whole : code + national;
 };
 
 const checks = {
@@ -242,12 +242,12 @@ const post = async (attempt, sealed) => {
 // One payment: sealed, sent, and its id. What a first request under this key said of the payer stays said until that
 // request has been refused: it may have been taken.
 const submit = async (card, payer) => {
-  const attempt = read(ATTEMPT);
-  attempt.key ??= crypto.randomUUID();
+  const attempt = store.read(ATTEMPT);
+  attempt.key ??= base64url(crypto.getRandomValues(new Uint8Array(16)));
   const now = { amount: known.amount, payer, terms: known.terms };
   const first = attempt.sent;
   attempt.sent = now;
-  if (!first) keep(ATTEMPT, attempt);
+  if (!first) store.keep(ATTEMPT, attempt);
   const sealedPost = async () => {
     const sealed = await seal(card, await persist(keyNow));
     progress(say('sending'));
@@ -269,7 +269,7 @@ const submit = async (card, payer) => {
   } catch (problem) {
     // Refused for good: nothing is kept under the key, so other details may be sent under it.
     if (problem instanceof Problem && problem.name !== 'idempotency-key-reused' && !passes(problem)) {
-      keep(ATTEMPT, { key: attempt.key });
+      store.keep(ATTEMPT, { key: attempt.key });
     }
     throw problem;
   }
@@ -341,7 +341,7 @@ const forgetCard = () => {
   });
 };
 
-const keepPayer = () => keep(PAYER, { email: find('email').value, phone: find('phone').value, country: find('country').value });
+const keepPayer = () => store.keep(PAYER, { email: find('email').value, phone: find('phone').value, country: find('country').value });
 
 form.addEventListener('submit', async (event) => {
   event.preventDefault();
@@ -363,7 +363,7 @@ form.addEventListener('submit', async (event) => {
   const payer = { email: find('email').value.trim(), phone: phoneOf() };
   try {
     const payment = await submit(card, payer);
-    keep(ATTEMPT, { ...read(ATTEMPT), payment });
+    store.keep(ATTEMPT, { ...store.read(ATTEMPT), payment });
     progress(say('accepted'));
     open(payment);
   } catch (problem) {
@@ -417,30 +417,28 @@ FIELD_NAMES.forEach((field) => {
 // ---- Beginning: a payment of this tab is gone back to; else the form is opened.
 
 const begin = async () => {
-  const attempt = read(ATTEMPT);
+  const attempt = store.read(ATTEMPT);
   if (attempt.payment) {
     const response = await send(`/v1/payments/${attempt.payment}`, { cache: 'no-store' }).catch(() => null);
     const state = response?.ok ? (await response.json()).public_status : null;
-    if (state === 'declined' || state === 'not_charged' || response?.status === 404) sessionStorage.removeItem(ATTEMPT);
+    if (state === 'declined' || state === 'not_charged' || response?.status === 404) store.forget(ATTEMPT);
     else {
       location.replace(`/${known.locale}/payments/${attempt.payment}`);
       return;
     }
   }
-  const payer = read(PAYER);
+  const payer = store.read(PAYER);
   ['email', 'phone', 'country'].forEach((field) => {
     if (payer[field]) find(field).value = payer[field];
   });
-  if (!globalThis.crypto?.subtle) {
-    summarize([[null, words['cannot-seal']]]);
-    return;
-  }
-  find('fields').disabled = false;
+  if (globalThis.crypto?.subtle) find('fields').disabled = false;
+  else summarize([[null, words['cannot-seal']]]);
+  // Until here the page says what to do should the form stay grey.
+  document.querySelector('.late')?.remove();
 };
 
 ['email', 'phone', 'country'].forEach((field) => find(field).addEventListener('change', keepPayer));
 // Shown again from the browser's memory: the card is gone, and what became of the payment is looked at first.
 addEventListener('pagehide', forgetCard);
 addEventListener('pageshow', (event) => event.persisted && location.reload());
-document.querySelector('.late')?.remove();
 begin();

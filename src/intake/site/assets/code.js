@@ -54,7 +54,7 @@ if (form) {
 // A bill that is being paid: by this browser, perhaps.
 const own = find('own');
 if (own) {
-  const { payment } = JSON.parse(sessionStorage.getItem(`tolom.${own.dataset.bill}`) ?? '{}');
+  const { payment } = store.read(`tolom.${own.dataset.bill}`);
   if (payment) {
     const link = own.querySelector('a');
     link.href = `/${link.dataset.lang}/payments/${payment}`;

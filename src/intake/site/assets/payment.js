@@ -14,18 +14,19 @@ let lost = null;
 const remember = () => {
   const { id, bill, again } = page().dataset;
   const key = `tolom.${bill}`;
-  const kept = JSON.parse(sessionStorage.getItem(key) ?? '{}');
-  if (again === undefined) sessionStorage.setItem(key, JSON.stringify({ ...kept, payment: id }));
-  else if (kept.payment === undefined || kept.payment === id) sessionStorage.removeItem(key);
+  const kept = store.read(key);
+  if (again === undefined) store.keep(key, { ...kept, payment: id });
+  else if (kept.payment === undefined || kept.payment === id) store.forget(key);
 };
 
-// The bank's page is opened by itself once; who comes back from it without an answer has the button.
+// The bank's page is opened by itself once; who comes back from it without an answer has the button. Where it would not be
+// remembered, the bank's page could come again and again, so there is the button alone.
 const leadToTheBank = () => {
   const form = find('bank');
-  if (!form) return;
+  if (!form || !store.lasts) return;
   const key = `tolom.bank.${form.dataset.once}`;
-  if (sessionStorage.getItem(key)) return;
-  sessionStorage.setItem(key, '1');
+  if (store.read(key).opened) return;
+  store.keep(key, { opened: true });
   form.submit();
 };
 
