@@ -113,6 +113,19 @@ describe("an unlucky payer", WALKS, () => {
     assert.equal(emails.at(-1), "payer@example.com", emails.join());
   }, { forgiven: /ERR_FAILED|422/ });
 
+  walk("whose card is sealed for a key that is gone seals it once more", async (payer) => {
+    const { page, visit } = payer;
+    await page.route("**/v1/encryption-keys", async (route) => {
+      const response = await route.fetch();
+      const { keys } = await response.json();
+      await route.fulfill({ response, json: { keys: [{ ...keys[0], kid: crypto.randomUUID() }] } });
+    }, { times: 1 });
+    await payer.pay(bill(), CARD.approved);
+    await payer.sees("paid");
+    assert.equal(posted(visit).length, 2);
+    assert.equal(new Set(posted(visit).map(keyOf)).size, 1, "one key");
+  }, { forgiven: /422/ });
+
   walk("may write a telephone number in many ways", async (first) => {
     const code = bill();
     const second = await Payer.arrive("en", { forgiven: /409/ });
