@@ -51,9 +51,12 @@ pub(super) struct Resolve {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Said {
-    /// The acquirer has the payer's money for it, held or taken, and it is to be kept.
+    /// The acquirer has approved it: what it holds is to be taken, and what it took in the same message to be kept.
     #[arg(long)]
     approved: bool,
+    /// The acquirer has taken the payer's money for it, and it is to be kept.
+    #[arg(long)]
+    captured: bool,
     /// Nothing was charged, nor will it be.
     #[arg(long)]
     declined: bool,
@@ -145,6 +148,7 @@ async fn settle(session: &Session, resolve: Resolve) -> Result<(), Failure> {
     }
     let word = match resolve.said {
         Said { approved: true, .. } => Word::Approved,
+        Said { captured: true, .. } => Word::Captured,
         Said { declined: true, .. } => Word::Declined,
         Said { .. } => Word::Reversed,
     };
@@ -176,12 +180,14 @@ async fn settle(session: &Session, resolve: Resolve) -> Result<(), Failure> {
 /// What a person may say of it, and when it is right to.
 fn sayings(id: Uuid, case: Case) -> Vec<Saying> {
     let when = |word| match word {
-        Word::Approved => "the acquirer has the payer's money for it, held or taken, and it is to be kept",
+        Word::Approved if case.capture_at_once => "the acquirer has approved it, and so taken the payer's money",
+        Word::Approved => "the acquirer has approved it and holds the payer's money, which is then taken",
+        Word::Captured => "the acquirer has taken the payer's money for it, and it is to be kept",
         Word::Declined => "nothing was charged, nor will it be",
         Word::Reversed => "what was held or taken has been given back",
     };
     let at = |word| match word {
-        Word::Approved | Word::Reversed => " --at '...'",
+        Word::Approved | Word::Captured | Word::Reversed => " --at '...'",
         Word::Declined => "",
     };
     let may = Word::ALL.into_iter().filter(|word| by_hand::settle(case, *word).is_ok());

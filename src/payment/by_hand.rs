@@ -14,8 +14,10 @@ use super::{
 /// What a person says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
-    /// The acquirer has the payer's money for this payment, held or taken, and it is to be kept.
+    /// The acquirer has approved it: what it holds is to be taken, and what it took in the same message to be kept.
     Approved,
+    /// The acquirer has taken the payer's money for this payment, and it is to be kept.
+    Captured,
     /// Nothing was charged, nor will it be.
     Declined,
     /// What was held or taken has been given back.
@@ -24,12 +26,13 @@ pub enum Word {
 
 impl Word {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Approved, Self::Declined, Self::Reversed];
+    pub const ALL: [Self; 4] = [Self::Approved, Self::Captured, Self::Declined, Self::Reversed];
 
     /// As it stands on the command line and in the journal.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Approved => "approved",
+            Self::Captured => "captured",
             Self::Declined => "declined",
             Self::Reversed => "reversed",
         }
@@ -74,6 +77,8 @@ pub enum Report {
         /// Whether the money was taken too.
         captured: bool,
     },
+    /// The hold that the books have stands, and is to be captured.
+    StaysHeld,
     /// The capture was approved.
     Captured,
     /// The books have the capture already; the payment stays paid after all.
@@ -88,7 +93,7 @@ impl Report {
     /// Which operation it is a report of.
     pub const fn kind(self) -> OperationKind {
         match self {
-            Self::Authorized { .. } | Self::Declined => OperationKind::Authorize,
+            Self::Authorized { .. } | Self::StaysHeld | Self::Declined => OperationKind::Authorize,
             Self::Captured | Self::StaysCaptured => OperationKind::Capture,
             Self::Reversed(_) => OperationKind::Reverse,
         }
@@ -104,7 +109,7 @@ pub fn settle(case: Case, word: Word) -> Result<Report, &'static str> {
         return Err("nothing of it waits for a person");
     }
     match word {
-        Word::Approved => approved(case),
+        Word::Approved | Word::Captured => kept(case, word == Word::Captured),
         Word::Declined if case.position == Position::Nothing => Ok(Report::Declined),
         Word::Declined => Err("the books have money of it: it can only have been approved, or reversed"),
         Word::Reversed => Ok(Report::Reversed(match case.position {
@@ -119,16 +124,19 @@ pub fn settle(case: Case, word: Word) -> Result<Report, &'static str> {
     }
 }
 
-fn approved(case: Case) -> Result<Report, &'static str> {
+fn kept(case: Case, taken: bool) -> Result<Report, &'static str> {
     match (case.reversal, case.position) {
         _ if case.acted_on.is_some() => Err("the acquirer acted on another amount: that has to be given back"),
         (Reversal::Open, _) => Err("its reversal is being sent until it is acknowledged, so it cannot be kept"),
         (Reversal::Acknowledged, _) => Err("its reversal was acknowledged, so it cannot be kept"),
         // An approval of a bill that does not await it opens a reversal, as any late approval does.
-        (Reversal::None, Position::Nothing) => Ok(Report::Authorized { captured: case.capture_at_once }),
+        (Reversal::None, Position::Nothing) => Ok(Report::Authorized { captured: taken || case.capture_at_once }),
         (_, _) if !case.bill_awaits => Err("its bill was paid by another channel, so the money has to go back"),
         (_, Position::Captured) => Ok(Report::StaysCaptured),
-        (_, Position::Held) => Ok(Report::Captured),
+        (_, Position::Held) if taken => Ok(Report::Captured),
+        // Only a review can go on from here; of the others the ladder has not ended.
+        (_, Position::Held) if case.status != Status::Review => Err("its capture is still being asked about"),
+        (_, Position::Held) => Ok(Report::StaysHeld),
         (Reversal::Refused, Position::Nothing) => Err("the books have no money of it that could be kept"),
     }
 }
@@ -163,10 +171,12 @@ mod tests {
         fn a_persons_word_never_leaves_money_where_it_must_not_stay(case in cases()) {
             for word in Word::ALL {
                 let Ok(report) = settle(case, word) else { continue };
-                prop_assert!(word != Word::Approved || case.acted_on.is_none());
+                prop_assert!(!matches!(word, Word::Approved | Word::Captured) || case.acted_on.is_none());
                 match report {
                     Report::Declined => prop_assert_eq!(case.position, Position::Nothing),
-                    Report::Captured | Report::StaysCaptured => prop_assert!(case.bill_awaits),
+                    Report::Captured => prop_assert!(case.bill_awaits && word == Word::Captured),
+                    Report::StaysCaptured => prop_assert!(case.bill_awaits),
+                    Report::StaysHeld => prop_assert!(case.bill_awaits && case.position == Position::Held),
                     Report::Authorized { .. } => prop_assert_eq!(case.position, Position::Nothing),
                     Report::Reversed(undone) => {
                         let nothing = case.position == Position::Nothing;

@@ -304,6 +304,35 @@ async fn what_a_person_says_was_approved_is_booked_on_the_acquirers_day() {
     world.finish().await;
 }
 
+/// A hold is no capture, whatever a person says of it: it is taken, and only then is the bill paid.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_a_person_keeps_is_captured_at_the_acquirer_before_its_bill_is_paid() {
+    let mut world = World::prepared(|_| ()).await;
+    world.run(workers::ALL.into_iter().filter(|role| ["authorize", "record"].contains(&role.name)).collect()).await;
+    let bill = world.bill("1100020043").await;
+    let id = world.pay(&bill, GOOD).await.id().unwrap();
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'authorized'", 1).await;
+    world.stop().await;
+    // For a day nobody could say whether the capture had arrived; it never did.
+    let terms = Terms { owner: "dead", clock: &world.clock, send_within: Duration::ZERO, lease: Duration::ZERO };
+    claim_captures(&Sessions::new(world.pool.clone()), &[id], &terms).await.unwrap();
+    for settled in [
+        "UPDATE operation SET outcome = 'unknown', next_attempt_at = now() + interval '1 hour' WHERE kind = 'capture'",
+        "UPDATE payment SET status = 'review', previous_status = 'authorized', version = version + 1",
+    ] {
+        sqlx::query(settled).execute(&world.pool).await.unwrap();
+    }
+    let id = id.to_string();
+    let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap();
+    let output = tolom(&world, &["payment", "resolve", &id, "--approved", "--evidence", "statement", "--at", &now]);
+    assert!(output.status.success(), "{}", printed(&output));
+    assert_eq!(world.count("SELECT count(*) FROM bill WHERE status = 'paid'").await, 0);
+    world.run(workers::ALL.to_vec()).await;
+    world.wait_until("SELECT count(*) FROM payment WHERE status = 'captured'", 1).await;
+    // Rule 6 is asked for there: the acquirer has the capture too.
+    world.finish().await;
+}
+
 /// The books show what the acquirer took and gave back, at its amount.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_person_says_was_given_back_is_booked_as_the_acquirer_moved_it() {

@@ -82,6 +82,9 @@ pub async fn settle_by_hand(pool: &PgPool, hand: &ByHand<'_>) -> Result<Settled,
     let may_pay = matches!(report, Report::Authorized { captured: true } | Report::Captured | Report::StaysCaptured);
     let loaded = load(&mut transaction, &[Asked { operation, may_pay }]).await?;
     let known = loaded.get(&operation).ok_or_else(|| StoreError::Unreadable("the operation vanished".to_owned()))?;
+    if report == Report::StaysHeld {
+        ask_now(&mut transaction, hand).await?;
+    }
     let said = said(known, report, case.acted_on, hand.at);
     let decision = match judge(known, report, &said.result) {
         Ok(decision) => decision,
@@ -163,6 +166,19 @@ async fn close_open(transaction: &mut PgConnection, payment: Uuid) -> Result<(),
     Ok(())
 }
 
+/// What is open is asked about, or sent again, at once and not at the ladder's next rung.
+async fn ask_now(transaction: &mut PgConnection, hand: &ByHand<'_>) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE operation SET next_attempt_at = least(next_attempt_at, $2)
+         WHERE payment_id = $1 AND (outcome IS NULL OR outcome = 'unknown') AND NOT closing",
+    )
+    .bind(hand.payment)
+    .bind(hand.now)
+    .execute(transaction)
+    .await?;
+    Ok(())
+}
+
 async fn newest(transaction: &mut PgConnection, payment: Uuid, kind: OperationKind) -> Result<Uuid, StoreError> {
     let id = sqlx::query_scalar(
         "SELECT id FROM operation WHERE payment_id = $1 AND kind = $2 ORDER BY created_at DESC, id DESC LIMIT 1",
@@ -190,7 +206,7 @@ fn said(known: &Loaded, report: Report, acted_on: Option<Money>, at: OffsetDateT
     };
     let result = match report {
         Report::Authorized { captured } => approval(captured, None),
-        Report::Captured | Report::StaysCaptured => approval(false, None),
+        Report::StaysHeld | Report::Captured | Report::StaysCaptured => approval(false, None),
         Report::Declined => Outcome::Declined(Decline { reason: DeclineReason::Other, code: None }),
         Report::Reversed(undone) => approval(false, Some(undone)),
     };
@@ -207,8 +223,12 @@ fn said(known: &Loaded, report: Report, acted_on: Option<Money>, at: OffsetDateT
 
 /// Decides as for any report, but that evidence outweighs what was known of the operation.
 fn judge(known: &Loaded, report: Report, result: &Outcome) -> Result<Decision, String> {
-    if report == Report::StaysCaptured {
-        let event = Event::Captured;
+    let stays = match report {
+        Report::StaysHeld => Some(Event::Approved),
+        Report::StaysCaptured => Some(Event::Captured),
+        Report::Authorized { .. } | Report::Captured | Report::Declined | Report::Reversed(_) => None,
+    };
+    if let Some(event) = stays {
         let status = known.status.after(&event).map_err(|illegal| illegal.to_string())?;
         return Ok(Decision { steps: vec![(event, status)], ..Decision::default() });
     }
