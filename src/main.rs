@@ -11,7 +11,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Stack of every thread that does not ask for another, in bytes.
 const STACK: &str = "RUST_MIN_STACK";
 /// The broker's client reads a message's headers by recursion, on a thread of its own. A frame's worth of nested tables
-/// (128 KiB, 7 bytes a level) overflows an ordinary stack, and that ends the process. Address space is set aside, memory only as it is used.
+/// (48 KiB, 7 bytes a level) overflows an ordinary stack, and that ends the process. Address space is set aside, memory only as it is used.
 const ENOUGH: &str = "268435456";
 
 fn main() -> ExitCode {

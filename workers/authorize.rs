@@ -31,9 +31,6 @@ use crate::{
     worker::{Context, Leave, Worker, run as run_worker, unknown_if_it_panics},
 };
 
-/// Batches claimed at once: while they are, the next one grows. Slow calls hold up none: they are bounded by the prefetch
-/// alone.
-const CLAIMS_AT_ONCE: usize = 1;
 /// How far apart batches of several messages begin; see `Reading::linger`.
 const LINGER: Duration = Duration::from_millis(20);
 const UPKEEP_EVERY: Duration = Duration::from_secs(60);
@@ -69,13 +66,7 @@ impl Worker for Authorize {
 
     fn reading(config: &Config) -> Reading {
         let settings = &config.authorize;
-        Reading {
-            queue: Queue::Authorize,
-            batch: settings.batch,
-            prefetch: settings.prefetch,
-            concurrency: CLAIMS_AT_ONCE,
-            linger: LINGER,
-        }
+        Reading { queue: Queue::Authorize, batch: settings.batch, prefetch: settings.prefetch, linger: LINGER }
     }
 }
 

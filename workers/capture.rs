@@ -15,8 +15,6 @@ use crate::{
     worker::{Context, Leave, Worker, run as run_worker, unknown_if_it_panics},
 };
 
-/// Batches claimed at once: while they are, the next one grows. Calls are bounded by the prefetch alone.
-const CLAIMS_AT_ONCE: usize = 1;
 /// How far apart batches of several messages begin; see `Reading::linger`.
 const LINGER: Duration = Duration::from_millis(20);
 
@@ -43,13 +41,7 @@ impl Worker for Capture {
 
     fn reading(config: &Config) -> Reading {
         let settings = &config.capture;
-        Reading {
-            queue: Queue::Capture,
-            batch: settings.batch,
-            prefetch: settings.prefetch,
-            concurrency: CLAIMS_AT_ONCE,
-            linger: LINGER,
-        }
+        Reading { queue: Queue::Capture, batch: settings.batch, prefetch: settings.prefetch, linger: LINGER }
     }
 }
 

@@ -38,13 +38,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     tracing::info!(worker = "park", "started");
     let settings = &context.config.park;
     let consumers = Queue::ALL.map(|queue| {
-        let reading = Reading {
-            queue,
-            batch: settings.batch,
-            prefetch: settings.prefetch,
-            concurrency: 1,
-            linger: Duration::ZERO,
-        };
+        let reading = Reading { queue, batch: settings.batch, prefetch: settings.prefetch, linger: Duration::ZERO };
         let handler = Arc::new(Park { context: context.clone(), queue });
         let (broker, publisher) = (context.broker.clone(), context.publisher.clone());
         broker::consume_dead_letters(broker, publisher, reading, handler, context.stop.clone())

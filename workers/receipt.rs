@@ -40,13 +40,7 @@ impl Worker for Receipts {
 
     fn reading(config: &Config) -> Reading {
         let settings = &config.receipt;
-        Reading {
-            queue: Queue::Receipt,
-            batch: settings.batch,
-            prefetch: settings.prefetch,
-            concurrency: 1,
-            linger: LINGER,
-        }
+        Reading { queue: Queue::Receipt, batch: settings.batch, prefetch: settings.prefetch, linger: LINGER }
     }
 }
 

@@ -12,8 +12,6 @@ use crate::{
     worker::{Context, Worker, run as run_worker},
 };
 
-/// Batches recorded at once: while one is, the next one grows.
-const CONCURRENCY: usize = 1;
 /// How far apart batches of several messages begin; see `Reading::linger`.
 const LINGER: Duration = Duration::from_millis(20);
 
@@ -40,13 +38,7 @@ impl Worker for Record {
 
     fn reading(config: &Config) -> Reading {
         let settings = &config.record;
-        Reading {
-            queue: Queue::Record,
-            batch: settings.batch,
-            prefetch: settings.prefetch,
-            concurrency: CONCURRENCY,
-            linger: LINGER,
-        }
+        Reading { queue: Queue::Record, batch: settings.batch, prefetch: settings.prefetch, linger: LINGER }
     }
 }
 

@@ -57,8 +57,6 @@ pub struct Reading {
     pub batch: usize,
     /// Messages unacknowledged at most.
     pub prefetch: u16,
-    /// Batches that hold their [`Turn`] at once.
-    pub concurrency: usize,
     /// After a batch of several messages the next one begins so long after it, unless it is full before, and so grows:
     /// statements, commits and publishes cost by the batch. A message that comes alone holds up nobody.
     pub linger: Duration,
@@ -187,7 +185,7 @@ struct Session {
     delivered: u64,
     /// Received, not handed out yet.
     waiting: VecDeque<Message>,
-    /// One permit a batch.
+    /// One permit, for the batch that holds its [`Turn`].
     places: Arc<Semaphore>,
     /// Before this the next batch grows, unless it is full.
     not_before: Instant,
@@ -229,7 +227,7 @@ impl Session {
             deliveries,
             delivered: 0,
             waiting: VecDeque::new(),
-            places: Arc::new(Semaphore::new(reading.concurrency)),
+            places: Arc::new(Semaphore::new(1)),
             not_before: Instant::now(),
             batches: TaskTracker::new(),
             wary,
@@ -289,7 +287,7 @@ impl Session {
         }
     }
 
-    /// Takes a delivery and all that has come with it: a batch is what is there, never what is waited for.
+    /// Takes a delivery and all that has come with it.
     fn receive(&mut self, first: Delivery) -> Result<(), BrokerError> {
         let mut next = Some(first);
         while let Some(delivery) = next {
@@ -389,25 +387,38 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the session. After a `stop`, what the handlers hold is finished and acknowledged first, and the rest is
-    /// put back; after a failure there is no channel left to do that on, and the broker redelivers.
-    async fn end(mut self, result: Result<(), BrokerError>) -> Result<(), BrokerError> {
+    /// Ends the session, and never before its handlers. After a `stop`, what they hold is finished and acknowledged first;
+    /// after a failure, also one meanwhile, there is no channel left to do that on, and the broker redelivers.
+    async fn end(mut self, mut result: Result<(), BrokerError>) -> Result<(), BrokerError> {
         self.ending = true;
         self.waiting.drain(..).for_each(Message::leave);
         self.batches.close();
-        if result.is_err() {
-            // Handlers that wait for something learn that they need not.
-            self.verdicts.close();
-            // What hangs is delivered again, so it is cut rather than left to pile up with what the next sessions take.
-            // That costs no more than the end of the process at the same place would.
-            let finished = tokio::time::timeout(LONGEST_BATCH, self.batches.wait()).await.is_ok();
-            self.cut.cancel();
-            if !finished {
-                tracing::warn!(queue = self.source.name(), "cut batches that did not end");
-            }
-            close(&self.connection).await;
-            return result;
+        if result.is_ok() {
+            result = self.drain().await;
         }
+        if result.is_err() {
+            self.abandon().await;
+        }
+        // Closing puts back whatever is not acknowledged.
+        close(&self.connection).await;
+        result
+    }
+
+    /// Waits for the handlers, which hold what cannot be acknowledged any more.
+    async fn abandon(&mut self) {
+        // Those that wait for something learn that they need not.
+        self.verdicts.close();
+        // What hangs is delivered again, so it is cut rather than left to pile up with what the next sessions take.
+        // That costs no more than the end of the process at the same place would.
+        let finished = tokio::time::timeout(LONGEST_BATCH, self.batches.wait()).await.is_ok();
+        self.cut.cancel();
+        if !finished {
+            tracing::warn!(queue = self.source.name(), "cut batches that did not end");
+        }
+    }
+
+    /// Takes nothing more, and acknowledges what the handlers finish.
+    async fn drain(&mut self) -> Result<(), BrokerError> {
         self.channel.basic_cancel(CONSUMER_TAG.into(), BasicCancelOptions::default()).await?;
         let batches = self.batches.clone();
         loop {
@@ -424,9 +435,6 @@ impl Session {
         while let Ok(verdict) = self.verdicts.try_recv() {
             self.settle(verdict)?;
         }
-        self.acknowledge().await?;
-        // Closing puts back whatever is not acknowledged.
-        close(&self.connection).await;
-        Ok(())
+        self.acknowledge().await
     }
 }

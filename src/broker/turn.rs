@@ -1,4 +1,4 @@
-//! Turns: how many batches of a queue are begun at once, and how far apart.
+//! Turns: batches of a queue are begun one after the other, and how far apart.
 //!
 //! Statements, commits and publishes cost by the batch: a machine that is half busy with many small ones answers later than
 //! one that lets them grow a little.
@@ -13,9 +13,9 @@ use tokio::sync::OwnedSemaphorePermit;
 /// So long the next batch waits for the one before it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// One of the places of [`Reading::concurrency`](super::Reading::concurrency). A handler that drops it early, because what is left to do needs no
-/// place, lets the next batch grow meanwhile instead of being cut small. It is taken away after a second: a batch that
-/// waits for somebody's lock holds up only itself.
+/// The one place in which a batch is claimed or recorded: while it is taken, the next batch grows, where two at once would
+/// be two small ones. A handler drops it once what is left to do needs no place; slow calls are bounded by the prefetch
+/// alone. It is taken away after a second: a batch that waits for somebody's lock holds up only itself.
 #[derive(Debug, Clone, Default)]
 pub struct Turn(
     #[expect(dead_code, reason = "held, and given back when the last clone is dropped")] Option<Arc<Place>>,

@@ -42,8 +42,8 @@ pub(crate) fn to_queue(broker: &Broker, queue: Queue, id: &str) -> Outgoing {
     }
 }
 
-const fn reading(batch: usize, concurrency: usize) -> Reading {
-    Reading { queue: Queue::Capture, batch, prefetch: 500, concurrency, linger: Duration::ZERO }
+const fn reading(batch: usize) -> Reading {
+    Reading { queue: Queue::Capture, batch, prefetch: 500, linger: Duration::ZERO }
 }
 
 #[tokio::test]
@@ -92,8 +92,7 @@ async fn a_retried_message_comes_back_through_its_tier_alone_and_ends_dead_with_
     };
     let stop = CancellationToken::new();
     let judge = Arc::new(Judge { rule, seen });
-    let consumer =
-        tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading(100, 1), judge, stop.clone()));
+    let consumer = tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading(100), judge, stop.clone()));
     let ids = ["a", "bad", "b", "c"];
     publisher.publish_all(ids.iter().map(|id| to_queue(&broker, Queue::Capture, id)).collect()).await;
     let mut attempts = Vec::new();
@@ -155,7 +154,7 @@ async fn a_panic_takes_no_neighbour_with_it_and_the_poison_is_dead_lettered() {
     let stop = CancellationToken::new();
     let handler = Arc::new(Panics(done));
     let consumer =
-        tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading(100, 1), handler, stop.clone()));
+        tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading(100), handler, stop.clone()));
     let mut finished = HashSet::new();
     while finished.len() < 20 {
         finished.insert(doing.recv().await.unwrap());
@@ -197,7 +196,7 @@ async fn a_drain_finishes_what_is_in_hand_and_puts_the_rest_back() {
     let holds = Arc::new(Holds { started, finish: finish.clone(), finished: Mutex::default() });
     let stop = CancellationToken::new();
     let consume =
-        |handler, stop| tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading(10, 1), handler, stop));
+        |handler, stop| tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading(10), handler, stop));
     let consumer = consume(Arc::clone(&holds), stop.clone());
     let in_hand = starting.recv().await.unwrap();
     stop.cancel();
@@ -229,8 +228,7 @@ async fn a_consumer_is_rebuilt_when_its_queue_is_deleted_and_declared_again() {
     let (seen, mut saw) = mpsc::channel(1_000);
     let judge = Arc::new(Judge { rule: |_: &str, _: u32| Verdict::Done, seen });
     let stop = CancellationToken::new();
-    let consumer =
-        tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading(10, 1), judge, stop.clone()));
+    let consumer = tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading(10), judge, stop.clone()));
     publisher.publish(to_queue(&broker, Queue::Capture, "before")).await.unwrap();
     assert_eq!(saw.recv().await.unwrap().0, "before");
     broker::remove(&broker).await.unwrap();

@@ -85,7 +85,7 @@ async fn every_failure_on_the_way_is_remembered() {
     .await;
     world.run(all_but(&["capture"])).await;
     let stop = CancellationToken::new();
-    let reading = Reading { queue: Queue::Capture, batch: 10, prefetch: 10, concurrency: 1, linger: Duration::ZERO };
+    let reading = Reading { queue: Queue::Capture, batch: 10, prefetch: 10, linger: Duration::ZERO };
     let publisher = Publisher::start(world.broker.clone());
     let failing =
         tokio::spawn(broker::consume(world.broker.clone(), publisher, reading, Arc::new(Fails), stop.clone()));
@@ -200,7 +200,7 @@ async fn a_crash_between_commit_and_acknowledgement_leaves_one_row() {
     publish(&world.broker, vec![to_queue(&world.broker, Queue::Record, "twice", b"{}")]).await;
     let (parked, mut parking) = tokio::sync::mpsc::channel(10);
     let stop = CancellationToken::new();
-    let reading = Reading { queue: Queue::Record, batch: 10, prefetch: 10, concurrency: 1, linger: Duration::ZERO };
+    let reading = Reading { queue: Queue::Record, batch: 10, prefetch: 10, linger: Duration::ZERO };
     let (broker, publisher) = (world.broker.clone(), Publisher::start(world.broker.clone()));
     let handler = Arc::new(ParksAndDies { pool: world.pool.clone(), parked });
     let dying = tokio::spawn(broker::consume_dead_letters(broker, publisher, reading, handler, stop.clone()));
@@ -230,7 +230,7 @@ async fn a_letter_that_is_not_settled_is_delivered_again() {
     publish(&world.broker, vec![to_queue(&world.broker, Queue::Receipt, "kept", b"{}")]).await;
     let (seen, mut saw) = tokio::sync::mpsc::channel(100);
     let stop = CancellationToken::new();
-    let reading = Reading { queue: Queue::Receipt, batch: 10, prefetch: 10, concurrency: 1, linger: Duration::ZERO };
+    let reading = Reading { queue: Queue::Receipt, batch: 10, prefetch: 10, linger: Duration::ZERO };
     let (broker, publisher) = (world.broker.clone(), Publisher::start(world.broker.clone()));
     let panicking =
         tokio::spawn(broker::consume_dead_letters(broker, publisher, reading, Arc::new(Panics(seen)), stop.clone()));

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -46,7 +49,7 @@ impl Behind {
         let publisher = Publisher::start(broker.clone());
         let (tell, came) = mpsc::channel(1_000);
         let stop = CancellationToken::new();
-        let reading = Reading { queue: Queue::Capture, batch: 1, prefetch, concurrency: 1, linger: Duration::ZERO };
+        let reading = Reading { queue: Queue::Capture, batch: 1, prefetch, linger: Duration::ZERO };
         let behind = Broker::new(&settings);
         let consumer =
             tokio::spawn(broker::consume(behind, publisher.clone(), reading, Arc::new(Tells(tell)), stop.clone()));
@@ -103,6 +106,62 @@ async fn a_consumer_that_the_broker_has_cancelled_unheard_is_rebuilt() {
     behind.end().await;
 }
 
+/// Is done with one message when it is told to, and works on any other until its session is gone, and a little longer.
+struct Works {
+    began: mpsc::Sender<()>,
+    finish: CancellationToken,
+    ended: AtomicBool,
+}
+
+impl Handler for Works {
+    async fn handle(&self, mut batch: Vec<Message>, turn: Turn) {
+        drop(turn);
+        let message = batch.remove(0);
+        let _ = self.began.try_send(());
+        if message.id == "done" {
+            self.finish.cancelled().await;
+            return message.settle(Verdict::Done);
+        }
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        while !message.is_abandoned() {
+            tick.tick().await;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        self.ended.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_drain_that_loses_the_broker_waits_for_its_handlers_all_the_same() {
+    let broker = fresh().await;
+    let proxy = Proxy::before(broker.settings()).await;
+    let mut settings = broker.settings().clone();
+    settings.url = proxy.url().into();
+    let publisher = Publisher::start(broker.clone());
+    for id in ["done", "in hand"] {
+        publisher.publish(to_queue(&broker, Queue::Capture, id)).await.unwrap();
+    }
+    let (began, mut beginning) = mpsc::channel(2);
+    let finish = CancellationToken::new();
+    let works = Arc::new(Works { began, finish: finish.clone(), ended: AtomicBool::new(false) });
+    let stop = CancellationToken::new();
+    let reading = Reading { queue: Queue::Capture, batch: 1, prefetch: 2, linger: Duration::ZERO };
+    let consumer = broker::consume(Broker::new(&settings), publisher, reading, Arc::clone(&works), stop.clone());
+    let consumer = tokio::spawn(consumer);
+    for _ in 0..2 {
+        beginning.recv().await.unwrap();
+    }
+    // The broker's answer to a consumer that takes its leave gets lost, then the connection, and then something is done.
+    proxy.deafen();
+    stop.cancel();
+    proxy.withheld().await;
+    proxy.cut();
+    finish.cancel();
+    tokio::time::timeout(Duration::from_secs(30), consumer).await.expect("ends in time").unwrap();
+    assert!(works.ended.load(Ordering::SeqCst), "the drain has ended before its handler");
+    broker::remove(&broker).await.unwrap();
+}
+
 /// Leaves every message the first time.
 struct Leaves {
     met: Mutex<HashSet<String>>,
@@ -129,7 +188,7 @@ async fn a_message_that_is_left_comes_again_later_and_has_lost_no_attempt() {
     let (again, mut came) = mpsc::channel(10);
     let leaves = Arc::new(Leaves { met: Mutex::default(), again });
     let stop = CancellationToken::new();
-    let reading = Reading { queue: Queue::Capture, batch: 10, prefetch: 10, concurrency: 1, linger: Duration::ZERO };
+    let reading = Reading { queue: Queue::Capture, batch: 10, prefetch: 10, linger: Duration::ZERO };
     let consumer = tokio::spawn(broker::consume(broker.clone(), publisher.clone(), reading, leaves, stop.clone()));
     publisher.publish(to_queue(&broker, Queue::Capture, "left")).await.unwrap();
     let came = tokio::time::timeout(Duration::from_secs(30), came.recv()).await;

@@ -52,7 +52,7 @@ async fn what_a_full_queue_refuses_waits_in_the_outbox_and_holds_nobody_up() {
     let mut world = World::prepared(|config| config.broker.max_queue_length = 10).await;
     let publisher = Publisher::start(world.broker.clone());
     let stop = CancellationToken::new();
-    let reading = Reading { queue: Queue::Settlement, batch: 10, prefetch: 10, concurrency: 1, linger: Duration::ZERO };
+    let reading = Reading { queue: Queue::Settlement, batch: 10, prefetch: 10, linger: Duration::ZERO };
     let finance =
         tokio::spawn(broker::consume(world.broker.clone(), publisher, reading, Arc::new(Finance), stop.clone()));
     world.run(all_but_receipt()).await;

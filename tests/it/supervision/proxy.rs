@@ -10,6 +10,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
+use tokio_util::sync::CancellationToken;
 use tolom::config;
 use url::Url;
 
@@ -25,6 +26,8 @@ pub(super) struct Proxy {
     deaf_before: Arc<AtomicUsize>,
     /// A permit for each frame that was kept from them.
     withheld: Arc<Semaphore>,
+    /// Ends every connection.
+    cut: CancellationToken,
 }
 
 impl Proxy {
@@ -45,6 +48,7 @@ impl Proxy {
             opened: Arc::default(),
             deaf_before: Arc::default(),
             withheld: Arc::new(Semaphore::new(0)),
+            cut: CancellationToken::new(),
         };
         let serving = proxy.clone();
         tokio::spawn(async move {
@@ -53,10 +57,14 @@ impl Proxy {
                 let number = serving.opened.fetch_add(1, Ordering::SeqCst);
                 let (mut from_client, to_client) = client.into_split();
                 let (from_server, mut to_server) = server.into_split();
-                tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-                let proxy = serving.clone();
+                let (proxy, cut) = (serving.clone(), serving.cut.clone());
+                tokio::spawn(async move {
+                    cut.run_until_cancelled(tokio::io::copy(&mut from_client, &mut to_server)).await;
+                });
                 // Ends with either side.
-                tokio::spawn(async move { proxy.pass(number, from_server, to_client).await });
+                tokio::spawn(async move {
+                    proxy.cut.run_until_cancelled(proxy.pass(number, from_server, to_client)).await;
+                });
             }
         });
         proxy
@@ -74,6 +82,11 @@ impl Proxy {
     /// Waits until something has been kept from them.
     pub(super) async fn withheld(&self) {
         self.withheld.acquire().await.unwrap().forget();
+    }
+
+    /// Ends the connections, as a network does that is cut.
+    pub(super) fn cut(&self) {
+        self.cut.cancel();
     }
 
     async fn pass(
