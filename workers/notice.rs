@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     config,
-    notify::{Delivered, Mail, Mailer, RenderError, Sender, deliver, notice_mail, receipt_again_mail, receipt_mail},
+    notify::{
+        Delivered, Lease, Mail, Mailer, RenderError, Sender, deliver, notice_mail, receipt_again_mail, receipt_mail,
+    },
     store::{
         StoreError,
         notices::{self, Due, Kind, Notice},
@@ -107,7 +109,8 @@ impl Notices {
     /// Sends a batch of notices. True if there may be more that can be sent now.
     async fn notices(&self) -> Option<bool> {
         let (context, pool, batch) = (&self.context, &self.context.pool, self.settings().batch);
-        let claimed = self.ask(|| notices::claim(pool, context.clock.now(), self.lease(), batch)).await?;
+        let claim = |lasts| notices::claim(pool, context.clock.now(), lasts, batch);
+        let (claimed, lease) = self.claim(claim).await?;
         if claimed.is_empty() {
             return Some(false);
         }
@@ -117,7 +120,7 @@ impl Notices {
             hold_days: self.settings().hold_days,
         };
         let written = claimed.iter().map(|notice| (Item::of_notice(notice), notice_mail(notice, &sender)));
-        let fates = self.attempt(written.collect()).await;
+        let fates = self.attempt(written.collect(), &lease).await;
         let now = context.clock.now();
         self.ask(|| notices::mark_sent(pool, &fates.sent, now)).await?;
         self.ask(|| notices::postpone(pool, &fates.again, &fates.again_at)).await?;
@@ -137,13 +140,13 @@ impl Notices {
         let items: HashMap<Uuid, Item> =
             overdue.iter().map(|receipt| (receipt.payment, Item::of_receipt(receipt))).collect();
         let payments: Vec<Uuid> = items.keys().copied().collect();
-        let claimed = self.ask(|| receipts::claim(pool, &payments, self.lease())).await?;
+        let (claimed, lease) = self.claim(|lasts| receipts::claim(pool, &payments, lasts)).await?;
         let (operator, public_url) = (&context.config.operator, &context.config.intake.public_url);
         let written = claimed.mine.into_iter().filter_map(|row| {
             let item = *items.get(&row.payment)?;
             Some((item, receipt_mail(row, operator, public_url)))
         });
-        let fates = self.attempt(written.collect()).await;
+        let fates = self.attempt(written.collect(), &lease).await;
         self.ask(|| receipts::mark_sent(pool, &fates.sent)).await?;
         self.ask(|| receipts::postpone(pool, &fates.again, &fates.again_at)).await?;
         self.ask(|| receipts::give_up(pool, &fates.lost, context.clock.now())).await?;
@@ -153,8 +156,8 @@ impl Notices {
     /// Sends a batch of receipts that their payers asked for once more. True if there may be more that can be sent now.
     async fn receipts_again(&self) -> Option<bool> {
         let (context, pool, batch) = (&self.context, &self.context.pool, self.settings().batch);
-        let claim = || receipt_copies::claim(pool, CopyKind::Again, context.clock.now(), self.lease(), batch);
-        let claimed = self.ask(claim).await?;
+        let claim = |lasts| receipt_copies::claim(pool, CopyKind::Again, context.clock.now(), lasts, batch);
+        let (claimed, lease) = self.claim(claim).await?;
         if claimed.is_empty() {
             return Some(false);
         }
@@ -162,18 +165,22 @@ impl Notices {
         let (operator, public_url) = (&context.config.operator, &context.config.intake.public_url);
         let written =
             claimed.into_iter().map(|copy| (Item::of_copy(&copy), receipt_again_mail(copy, operator, public_url)));
-        let fates = self.attempt(written.collect()).await;
+        let fates = self.attempt(written.collect(), &lease).await;
         settle_copies(context, &fates).await?;
         Some(fates.again.is_empty() && whole)
     }
 
     /// Tries to send, and decides what becomes of each message.
-    async fn attempt(&self, written: Vec<(Item, Result<Mail, RenderError>)>) -> Fates {
-        let Delivered { sent, later, never } = deliver(&self.mailer, written).await;
+    async fn attempt(&self, written: Vec<(Item, Result<Mail, RenderError>)>, lease: &Lease) -> Fates {
+        let Delivered { sent, later, never, untried } = deliver(&self.mailer, written, lease).await;
         let (now, mut fates) = (self.context.clock.now(), Fates::default());
         for item in sent {
             count(item.what, "sent", 1);
             fates.sent.push(item.id);
+        }
+        for item in untried {
+            fates.again.push(item.id);
+            fates.again_at.push(now);
         }
         for (item, error) in never {
             tracing::warn!(payment.id = %item.payment, kind = word(item.what), %error, "a message is refused");
@@ -202,8 +209,18 @@ impl Notices {
         Patience { retry_s, longest_retry_s, give_up_days }
     }
 
-    fn lease(&self) -> Duration {
-        Duration::from_secs(self.context.config.mail.claim_s)
+    /// Claims messages, and tells how long they are ours.
+    async fn claim<T, F>(&self, mut claim: impl FnMut(Duration) -> F) -> Option<(T, Lease)>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let config = &self.context.config;
+        self.ask(|| {
+            let lease = Lease::begin(config, &self.context.stop);
+            let claimed = claim(Duration::from_secs(config.mail.claim_s));
+            async { Ok((claimed.await?, lease)) }
+        })
+        .await
     }
 
     async fn ask<T, F>(&self, work: impl FnMut() -> F) -> Option<T>

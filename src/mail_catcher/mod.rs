@@ -16,6 +16,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::{net::TcpListener, sync::watch};
@@ -38,20 +39,25 @@ const KEPT_BYTES: usize = 256 * 1024 * 1024;
 pub struct Faults {
     /// Answer that many messages with 451 after their data, and forget them.
     pub busy: usize,
-    /// Answer RCPT with 550 for these addresses.
+    /// Answer MAIL and RCPT with 550 for these addresses.
     pub refused: HashSet<String>,
+    /// Answer RCPT with 554, whoever it is for: the client is on a block list.
+    pub blocked: bool,
     /// Keep that many messages, then hang up instead of answering: sent, but the sender cannot know.
     pub hang_up_before_reply: usize,
     /// Keep and acknowledge that many messages, then hang up.
     pub hang_up_after_reply: usize,
     /// Say nothing for ever after that many messages' data, which are forgotten.
     pub stall: usize,
+    /// Answer each message so long after it is kept.
+    pub slow: Duration,
 }
 
 /// What the server does with a message that has come in whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    Keep,
+    /// Keep it, and say so after this.
+    Keep(Duration),
     Busy,
     HangUpBeforeReply,
     HangUpAfterReply,
@@ -90,8 +96,13 @@ impl Mailbox {
         self.lock().messages.iter().find(|mail| mail.number == number).cloned()
     }
 
-    fn refuses(&self, recipient: &str) -> bool {
-        self.lock().faults.refused.contains(recipient)
+    /// The answer to a command with an address that is refused.
+    fn refusal(&self, verb: &str, address: &str) -> Option<&'static str> {
+        let faults = &self.lock().faults;
+        match verb {
+            "RCPT" if faults.blocked => Some("554 5.7.1 your host is on a block list"),
+            _ => faults.refused.contains(address).then_some("550 5.1.1 no such mailbox"),
+        }
     }
 
     /// Takes the next fault that is due, and keeps the message unless that says otherwise.
@@ -134,7 +145,7 @@ impl Faults {
                 return fate;
             }
         }
-        Fate::Keep
+        Fate::Keep(self.slow)
     }
 }
 
@@ -294,6 +305,6 @@ mod tests {
     fn faults_come_as_often_as_asked() {
         let mut faults = Faults { busy: 2, hang_up_after_reply: 1, ..Faults::default() };
         let fates: Vec<Fate> = (0..4).map(|_| faults.next()).collect();
-        assert_eq!(fates, [Fate::Busy, Fate::Busy, Fate::HangUpAfterReply, Fate::Keep]);
+        assert_eq!(fates, [Fate::Busy, Fate::Busy, Fate::HangUpAfterReply, Fate::Keep(Duration::ZERO)]);
     }
 }

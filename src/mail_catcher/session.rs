@@ -30,8 +30,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Takes a command, without its line end. `refuses` says whether an address is to be refused.
-    pub(super) fn command(&mut self, line: &[u8], refuses: impl Fn(&str) -> bool) -> Answer {
+    /// Takes a command, without its line end. `refusal` is the answer to a verb with an address that is to be refused.
+    pub(super) fn command(&mut self, line: &[u8], refusal: impl Fn(&str, &str) -> Option<&'static str>) -> Answer {
         let Some(line) = std::str::from_utf8(line).ok().filter(|line| line.is_ascii()) else {
             return self.refuse("500 5.5.2 commands are ASCII");
         };
@@ -48,8 +48,8 @@ impl Session {
                 reply("250 tolom mail catcher")
             }
             "EHLO" | "HELO" => self.refuse("501 5.5.4 your name is missing"),
-            "MAIL" => self.mail(rest),
-            "RCPT" => self.rcpt(rest, refuses),
+            "MAIL" => self.mail(rest, |path| refusal("MAIL", path)),
+            "RCPT" => self.rcpt(rest, |path| refusal("RCPT", path)),
             "DATA" if !rest.is_empty() => self.refuse("501 5.5.4 DATA takes nothing"),
             "DATA" if self.from.is_none() || self.to.is_empty() => self.refuse("503 5.5.1 MAIL and RCPT come first"),
             "DATA" => Answer::Data("354 end with a dot on a line of its own".to_owned()),
@@ -84,7 +84,7 @@ impl Session {
         self.to.clear();
     }
 
-    fn mail(&mut self, rest: &str) -> Answer {
+    fn mail(&mut self, rest: &str, refusal: impl Fn(&str) -> Option<&'static str>) -> Answer {
         if !self.greeted || self.from.is_some() {
             return self.refuse("503 5.5.1 EHLO comes first, and one MAIL");
         }
@@ -105,11 +105,14 @@ impl Session {
         if !path.is_empty() && !is_address(path) {
             return self.refuse("553 5.1.7 that is no address");
         }
+        if let Some(refusal) = refusal(path) {
+            return self.refuse(refusal);
+        }
         self.from = Some(path.to_owned());
         reply("250 2.1.0 sender noted")
     }
 
-    fn rcpt(&mut self, rest: &str, refuses: impl Fn(&str) -> bool) -> Answer {
+    fn rcpt(&mut self, rest: &str, refusal: impl Fn(&str) -> Option<&'static str>) -> Answer {
         if self.from.is_none() {
             return self.refuse("503 5.5.1 MAIL comes first");
         }
@@ -117,12 +120,14 @@ impl Session {
             None => self.refuse("501 5.5.4 RCPT TO:<address> is expected"),
             Some((_, parameters)) if !parameters.trim().is_empty() => self.refuse("555 5.5.4 unknown parameter"),
             Some((path, _)) if !is_address(path) => self.refuse("553 5.1.3 that is no address"),
-            Some((path, _)) if refuses(path) => self.refuse(&format!("550 5.1.1 <{path}>: no such mailbox")),
             Some(_) if self.to.len() >= MOST_RECIPIENTS => reply("452 4.5.3 too many recipients"),
-            Some((path, _)) => {
-                self.to.push(path.to_owned());
-                reply("250 2.1.5 recipient noted")
-            }
+            Some((path, _)) => match refusal(path) {
+                Some(refusal) => self.refuse(refusal),
+                None => {
+                    self.to.push(path.to_owned());
+                    reply("250 2.1.5 recipient noted")
+                }
+            },
         }
     }
 
@@ -174,7 +179,7 @@ mod tests {
     /// The codes that a series of commands is answered with.
     fn codes(lines: &[&str]) -> Vec<u16> {
         let mut session = Session::default();
-        let refused = |address: &str| address == "gone@b.example";
+        let refused = |_: &str, address: &str| (address == "gone@b.example").then_some("550 5.1.1 no such mailbox");
         let code = |answer: Answer| match answer {
             Answer::Reply(text) | Answer::Data(text) | Answer::Close(text) => text[..3].parse().unwrap(),
         };
@@ -210,6 +215,7 @@ mod tests {
             "MAIL FROM:<a@b.example> SIZE=x",
             "MAIL FROM:<a@b.example> AUTH=<>",
             "MAIL FROM:<nobody>",
+            "MAIL FROM:<gone@b.example>",
             "MAIL FROM:<a@b.example>",
             "RCPT TO:<>",
             "RCPT TO:<gone@b.example>",
@@ -218,7 +224,7 @@ mod tests {
             "DATA now",
             "ÄHLO",
         ];
-        let expected = [501, 501, 500, 500, 250, 501, 501, 552, 501, 555, 553, 250, 553, 550, 555, 250, 501, 500];
+        let expected = [501, 501, 500, 500, 250, 501, 501, 552, 501, 555, 553, 550, 250, 553, 550, 555, 250, 501, 500];
         assert_eq!(codes(&lines), expected);
     }
 
@@ -234,9 +240,9 @@ mod tests {
         #[test]
         fn no_command_makes_the_session_panic(lines: Vec<Vec<u8>>, odd in "(MAIL FROM:|RCPT TO:)[<>\"\\\\a@ é]{0,20}") {
             let mut session = Session::default();
-            session.command(b"EHLO me", |_| false);
+            session.command(b"EHLO me", |_, _| None);
             for line in lines.iter().map(Vec::as_slice).chain([odd.as_bytes()]) {
-                session.command(line, |_| false);
+                session.command(line, |_, _| None);
             }
         }
     }

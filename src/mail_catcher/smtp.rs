@@ -71,7 +71,7 @@ async fn converse(
             return say(&mut write, "421 4.4.2 you have been silent for too long").await;
         };
         let answer = match line? {
-            Line::Whole(line) => session.command(&line, |address| mailbox.refuses(address)),
+            Line::Whole(line) => session.command(&line, |verb, address| mailbox.refusal(verb, address)),
             Line::Bad => session.bad_line(),
             Line::End => return Ok(()),
         };
@@ -86,7 +86,10 @@ async fn converse(
                 let (from, to) = session.take_envelope();
                 match data? {
                     Data::Message(raw) => match mailbox.take_in(from, to, raw) {
-                        Fate::Keep => say(&mut write, "250 2.0.0 caught").await?,
+                        Fate::Keep(wait) => {
+                            tokio::time::sleep(wait).await;
+                            say(&mut write, "250 2.0.0 caught").await?;
+                        }
                         Fate::Busy => say(&mut write, "451 4.3.0 busy, come again").await?,
                         Fate::HangUpBeforeReply => return Ok(()),
                         Fate::HangUpAfterReply => return say(&mut write, "250 2.0.0 caught").await,

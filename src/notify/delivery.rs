@@ -1,6 +1,6 @@
 //! Sends a batch of messages and sorts them by what came of each.
 
-use super::{Mail, MailError, MailFault, Mailer, Receipt, RenderError};
+use super::{Lease, Mail, MailError, MailFault, Mailer, Receipt, RenderError};
 use crate::{
     config::Operator,
     store::{receipt_copies::ReceiptCopy, receipts::ReceiptRow},
@@ -15,11 +15,13 @@ pub struct Delivered<K> {
     pub later: Vec<(K, MailError)>,
     /// Another try would not go better.
     pub never: Vec<(K, MailError)>,
+    /// Not begun.
+    pub untried: Vec<K>,
 }
 
-/// Sends messages side by side. One that could not be written is among those never sent.
-pub async fn deliver<K>(mailer: &Mailer, messages: Vec<(K, Result<Mail, RenderError>)>) -> Delivered<K> {
-    let mut delivered = Delivered { sent: Vec::new(), later: Vec::new(), never: Vec::new() };
+/// Sends messages side by side while their lease lasts. One that could not be written is among those never sent.
+pub async fn deliver<K>(mailer: &Mailer, messages: Vec<(K, Result<Mail, RenderError>)>, lease: &Lease) -> Delivered<K> {
+    let mut delivered = Delivered { sent: Vec::new(), later: Vec::new(), never: Vec::new(), untried: Vec::new() };
     let (mut keys, mut mails) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
     for (key, written) in messages {
         match written {
@@ -30,11 +32,12 @@ pub async fn deliver<K>(mailer: &Mailer, messages: Vec<(K, Result<Mail, RenderEr
             Err(_) => delivered.never.push((key, MailError::Permanent(MailFault::Text))),
         }
     }
-    for (key, result) in keys.into_iter().zip(mailer.send(mails).await) {
+    for (key, result) in keys.into_iter().zip(mailer.send(mails, lease).await) {
         match result {
             Ok(()) => delivered.sent.push(key),
             Err(error @ MailError::Transient(_)) => delivered.later.push((key, error)),
             Err(error @ MailError::Permanent(_)) => delivered.never.push((key, error)),
+            Err(MailError::Untried) => delivered.untried.push(key),
         }
     }
     delivered

@@ -5,7 +5,7 @@
 //! address or a text; a server's answer repeats the address, so of it only the code is kept. lettre's feature
 //! `tracing` stays off, for it logs every line that it sends.
 
-use std::{fmt, time::Duration};
+use std::{error::Error as _, fmt, time::Duration};
 
 use futures::future::join_all;
 use lettre::{
@@ -14,18 +14,28 @@ use lettre::{
         Mailbox, MultiPart,
         header::{HeaderName, HeaderValue},
     },
+    transport::smtp::{
+        Error as SmtpError,
+        client::AsyncSmtpConnection,
+        commands::{Data, Mail as MailFrom, Rcpt},
+        extension::{Extension, MailBodyParameter, MailParameter},
+    },
 };
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Locale,
     connections::{AddressFault, Connections, NoConnection},
 };
-use crate::config;
+use crate::config::{self, Config};
 
 /// Messages on their way at the same time, over all batches, and so connections.
 const MAX_IN_FLIGHT: usize = 8;
-/// From the moment a message gets its turn, connecting included.
+/// From the moment a message gets its turn, connecting included; and at most a third of its lease.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// RFC 5321, section 4.5.3.1.3: a path has 256 octets, two of them its angle brackets.
 const LONGEST_ADDRESS: usize = 254;
@@ -62,6 +72,9 @@ pub enum MailError {
     /// Will not go better.
     #[error("cannot be sent: {0}")]
     Permanent(MailFault),
+    /// Not begun: its sender is to stop, or another one is about to take it over.
+    #[error("not begun")]
+    Untried,
 }
 
 /// What went wrong, without any word of the message or of the server.
@@ -104,6 +117,40 @@ pub enum MailerError {
     Domain,
 }
 
+/// The time during which messages are their sender's alone. What is not sent and marked by its end, others send.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    ends: Instant,
+    /// No message is begun after this, ...
+    stop: CancellationToken,
+    /// ... and those on their way have so long.
+    drain: Duration,
+}
+
+impl Lease {
+    /// A lease by the settings; to be taken before the messages are claimed.
+    pub fn begin(config: &Config, stop: &CancellationToken) -> Self {
+        let ends = Instant::now() + Duration::from_secs(config.mail.claim_s);
+        // The other half of the drain is for the marks.
+        Self { ends, stop: stop.clone(), drain: Duration::from_secs(config.shutdown.drain_s) / 2 }
+    }
+
+    /// Ends when a message that takes so long, and its mark, would not be done in time any more, or at once on `stop`.
+    async fn too_late_for(&self, takes: Duration) {
+        let last = self.ends.checked_sub(takes * 3 / 2).unwrap_or_else(Instant::now);
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = sleep_until(last) => {}
+        }
+    }
+
+    /// Ends when what is on its way is to be cut.
+    async fn drained(&self) {
+        self.stop.cancelled().await;
+        sleep(self.drain).await;
+    }
+}
+
 /// Sends messages over connections that it keeps open.
 pub struct Mailer {
     connections: Connections,
@@ -122,7 +169,7 @@ impl Mailer {
             from: mail.from.parse().map_err(|_| MailerError::From)?,
             domain: Some(mail.domain.clone()).filter(|domain| is_name(domain)).ok_or(MailerError::Domain)?,
             turns: Semaphore::new(MAX_IN_FLIGHT),
-            deadline: DEADLINE,
+            deadline: DEADLINE.min(Duration::from_secs(mail.claim_s) / 3),
         })
     }
 
@@ -132,17 +179,24 @@ impl Mailer {
         Self { deadline, ..self }
     }
 
-    /// Sends messages side by side; the results stand in the order of the messages.
-    pub async fn send(&self, messages: Vec<Mail>) -> Vec<Result<(), MailError>> {
-        join_all(messages.iter().map(|message| self.send_one(message))).await
+    /// Sends messages side by side, while their lease lasts; the results stand in the order of the messages.
+    pub async fn send(&self, messages: Vec<Mail>, lease: &Lease) -> Vec<Result<(), MailError>> {
+        join_all(messages.iter().map(|message| self.send_one(message, lease))).await
     }
 
-    async fn send_one(&self, mail: &Mail) -> Result<(), MailError> {
+    async fn send_one(&self, mail: &Mail, lease: &Lease) -> Result<(), MailError> {
         let message = self.compose(mail).map_err(MailError::Permanent)?;
-        // The semaphore is never closed.
-        let _turn = self.turns.acquire().await.map_err(|_| MailError::Transient(MailFault::Deadline))?;
+        let _turn = tokio::select! {
+            biased;
+            () = lease.too_late_for(self.deadline) => return Err(MailError::Untried),
+            turn = self.turns.acquire() => turn,
+        };
         // Past its deadline, a connection goes down with the future that owns it.
-        let sent = tokio::time::timeout(self.deadline, self.transmit(&message)).await;
+        let sent = tokio::select! {
+            sent = self.transmit(&message) => Some(sent),
+            () = sleep(self.deadline) => None,
+            () = lease.drained() => None,
+        };
         sent.unwrap_or(Err(MailError::Transient(MailFault::Deadline)))
     }
 
@@ -156,9 +210,12 @@ impl Mailer {
             MailError::Transient(reply.map_or(MailFault::Unreachable, MailFault::Reply))
         };
         let mut connection = self.connections.take().await.map_err(unreachable)?;
-        connection.send(message.envelope(), &message.formatted()).await.map_err(|error| classify(&error))?;
-        self.connections.put_back(connection);
-        Ok(())
+        let sent = transact(&mut connection, message).await;
+        match sent {
+            Ok(()) => self.connections.put_back(connection),
+            Err(_) => connection.abort().await,
+        }
+        sent
     }
 
     fn compose(&self, mail: &Mail) -> Result<Message, MailFault> {
@@ -213,19 +270,57 @@ fn address(text: &str) -> Result<Address, MailFault> {
     Address::new(user, domain).map_err(|_| MailFault::Address)
 }
 
-fn reply_code(error: &lettre::transport::smtp::Error) -> Option<u16> {
+/// One mail transaction (RFC 5321, section 3.3). Whether we may send is judged at MAIL, mostly: an account that is
+/// suspended and an address that is blocked there say nothing of the message, and it goes out once that is settled.
+async fn transact(connection: &mut AsyncSmtpConnection, message: &Message) -> Result<(), MailError> {
+    let (envelope, text) = (message.envelope(), message.formatted());
+    let parameters = if text.is_ascii() && envelope.to().iter().all(|to| to.user().is_ascii()) {
+        Vec::new()
+    } else if [Extension::SmtpUtfEight, Extension::EightBitMime].iter().all(|extension| offers(connection, *extension))
+    {
+        vec![MailParameter::SmtpUtfEight, MailParameter::Body(MailBodyParameter::EightBitMime)]
+    } else {
+        // RFC 6531: nothing may be said to such a server.
+        return Err(MailError::Permanent(MailFault::Address));
+    };
+    let mail = MailFrom::new(envelope.from().cloned(), parameters);
+    connection.command(mail).await.map_err(|error| MailError::Transient(fault(&error)))?;
+    for to in envelope.to() {
+        connection.command(Rcpt::new(to.clone(), Vec::new())).await.map_err(|error| classify(&error))?;
+    }
+    connection.command(Data).await.map_err(|error| MailError::Transient(fault(&error)))?;
+    connection.message(&text).await.map_err(|error| classify(&error))?;
+    Ok(())
+}
+
+fn offers(connection: &AsyncSmtpConnection, extension: Extension) -> bool {
+    connection.server_info().supports_feature(extension)
+}
+
+fn reply_code(error: &SmtpError) -> Option<u16> {
     error.status().and_then(|code| code.to_string().parse().ok())
 }
 
-/// An error of the mail transaction itself. What is no clear refusal may have been a success.
-fn classify(error: &lettre::transport::smtp::Error) -> MailError {
-    match reply_code(error) {
-        Some(code) if error.is_permanent() => MailError::Permanent(MailFault::Reply(code)),
-        Some(code) => MailError::Transient(MailFault::Reply(code)),
-        // The address needs SMTPUTF8 (RFC 6531), which the server does not have; nothing was said to it.
-        None if error.is_client() => MailError::Permanent(MailFault::Address),
-        None => MailError::Transient(MailFault::Lost),
+/// What is no answer may have been a success.
+fn fault(error: &SmtpError) -> MailFault {
+    reply_code(error).map_or(MailFault::Lost, MailFault::Reply)
+}
+
+/// An error where the recipient and the message are judged.
+fn classify(error: &SmtpError) -> MailError {
+    if error.is_permanent() && !is_about_us(error) {
+        MailError::Permanent(fault(error))
+    } else {
+        MailError::Transient(fault(error))
     }
+}
+
+/// Whether a refusal is for the sender's address (RFC 3463, X.1.7 and X.1.8) or by policy (X.7): many servers keep back
+/// what they hold against the sender until the recipient is named.
+fn is_about_us(error: &SmtpError) -> bool {
+    let answer = error.source().map(ToString::to_string).unwrap_or_default();
+    let status = answer.split(' ').next().unwrap_or_default();
+    status.starts_with("5.7.") || ["5.1.7", "5.1.8"].contains(&status)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use connections::AddressFault;
 pub use delivery::{Delivered, deliver, receipt_again_mail, receipt_mail};
-pub use mailer::{Mail, MailError, MailFault, Mailer, MailerError};
+pub use mailer::{Lease, Mail, MailError, MailFault, Mailer, MailerError};
 pub use notice::{Sender, notice_mail};
 pub use receipt::{RECEIPT_STYLE, Receipt, RenderError};
 pub use short::receipt_sms;

@@ -2,15 +2,17 @@
 
 mod again;
 mod planning;
+mod slow;
 mod sms;
 
 use std::{sync::Arc, time::Duration};
 
 use mail_parser::MessageParser;
+use tokio_util::sync::CancellationToken;
 use tolom::{
     config::Config,
     mail_catcher::{CaughtMail, Faults},
-    notify::{Mailer, Sender, notice_mail},
+    notify::{Lease, Mailer, Sender, notice_mail},
     store::notices::{self, Due},
     workers::{self, Role},
 };
@@ -176,6 +178,33 @@ async fn while_the_mail_server_is_away_a_notice_waits_and_goes_out_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mail_server_that_will_not_take_mail_from_us_costs_no_payer_his_mail() {
+    let mut world = World::prepared(|config| {
+        eager(config);
+        config.broker.max_attempts = 1_000;
+    })
+    .await;
+    world.run(all()).await;
+    // The account is suspended; the host is blocked, which is said as late as at RCPT.
+    let suspended = Faults { refused: ["receipts@tolom.example".to_owned()].into(), ..Faults::default() };
+    let blocked = Faults { blocked: true, ..Faults::default() };
+    for (number, faults) in (1..).zip([suspended, blocked]) {
+        world.mail.set_faults(faults);
+        let reversed = pay(&world, &format!("110000018{number}"), CAPTURE_DECLINED, "en").await;
+        assert_eq!(world.end_of(reversed).await, "reversed");
+        let captured = pay(&world, &format!("110000019{number}"), "4111111111111111", "en").await;
+        assert_eq!(world.end_of(captured).await, "captured");
+        world.wait_until("SELECT count(*) FROM notice WHERE sent_at IS NULL AND attempts > 1", 1).await;
+        world.mail.set_faults(Faults::default());
+        caught(&world, 2 * number).await;
+        world.wait_until("SELECT count(*) FROM receipt WHERE sent_at IS NULL", 0).await;
+        world.wait_until("SELECT count(*) FROM notice WHERE sent_at IS NULL", 0).await;
+    }
+    assert_eq!(world.count("SELECT count(*) FROM dead_letter").await, 0);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_or_cannot_be_sent_for_days_is_given_up() {
     let mut world = World::prepared(eager).await;
     let refused = ["1100000141@mail.example".to_owned()].into();
@@ -274,7 +303,8 @@ async fn a_sender_that_died_is_followed_and_its_mail_has_the_same_message_id() {
     let config = &world.config;
     let sender = Sender { operator: &config.operator, public_url: &config.intake.public_url, hold_days: 30 };
     let mail = notice_mail(&claimed[0], &sender).unwrap();
-    assert_eq!(Mailer::new(&config.mail).unwrap().send(vec![mail]).await, [Ok(())]);
+    let lease = Lease::begin(config, &CancellationToken::new());
+    assert_eq!(Mailer::new(&config.mail).unwrap().send(vec![mail], &lease).await, [Ok(())]);
 
     world.stop().await;
     world.run(all()).await;

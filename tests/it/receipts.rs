@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tolom::{
     config::Config,
     mail_catcher::{self, CaughtMail, Faults, MailCatcher},
-    notify::{Locale, Mail, MailError, MailFault, Mailer, Receipt},
+    notify::{Lease, Locale, Mail, MailError, MailFault, Mailer, Receipt},
     payment::{Currency, Money, card::MaskedCard},
 };
 use uuid::Uuid;
@@ -27,6 +27,11 @@ fn mailer_to(url: String) -> Mailer {
     let mut mail = Config::defaults().mail;
     mail.url = url.into();
     Mailer::new(&mail).unwrap()
+}
+
+/// More time than any test takes.
+fn lease() -> Lease {
+    Lease::begin(&Config::defaults(), &CancellationToken::new())
 }
 
 fn receipt(number: u32, locale: Locale) -> Receipt {
@@ -67,7 +72,7 @@ async fn text_and_page_arrive_in_each_language() {
     let catcher = MailCatcher::start("127.0.0.1:0").await.unwrap();
     let messages: Vec<_> =
         (1..).zip(Locale::ALL).map(|(number, locale)| mail(number, locale, "payer@mail.example")).collect();
-    assert_eq!(mailer(catcher.smtp_addr()).send(messages.clone()).await, [Ok(()); 3]);
+    assert_eq!(mailer(catcher.smtp_addr()).send(messages.clone(), &lease()).await, [Ok(()); 3]);
     let mut arrived = caught(&catcher, 3).await;
     arrived.sort_by_key(|mail| mail.message_id.clone());
     for ((mail, locale), sent) in arrived.iter().zip(Locale::ALL).zip(&messages) {
@@ -103,7 +108,7 @@ async fn a_receipt_sent_again_has_the_same_message_id() {
     let catcher = MailCatcher::start("127.0.0.1:0").await.unwrap();
     let mailer = mailer(catcher.smtp_addr());
     for _ in 0..2 {
-        assert_eq!(mailer.send(one(7)).await, [Ok(())]);
+        assert_eq!(mailer.send(one(7), &lease()).await, [Ok(())]);
     }
     let ids: Vec<_> = caught(&catcher, 2).await.iter().map(|mail| mail.message_id.clone()).collect();
     assert_eq!(
@@ -117,12 +122,25 @@ async fn a_busy_server_is_transient_and_a_refused_address_permanent() {
     let catcher = MailCatcher::start("127.0.0.1:0").await.unwrap();
     catcher.set_faults(Faults { busy: 1, refused: ["gone@mail.example".to_owned()].into(), ..Faults::default() });
     let mailer = mailer(catcher.smtp_addr());
-    let refused = mailer.send(vec![mail(1, Locale::Ru, "gone@mail.example")]).await;
+    let refused = mailer.send(vec![mail(1, Locale::Ru, "gone@mail.example")], &lease()).await;
     assert_eq!(refused, [Err(MailError::Permanent(MailFault::Reply(550)))]);
     assert!(!format!("{refused:?} {}", refused[0].unwrap_err()).contains("gone"), "the address is in the error");
-    assert_eq!(mailer.send(one(2)).await, [Err(MailError::Transient(MailFault::Reply(451)))]);
-    assert_eq!(mailer.send(one(2)).await, [Ok(())]);
+    assert_eq!(mailer.send(one(2), &lease()).await, [Err(MailError::Transient(MailFault::Reply(451)))]);
+    assert_eq!(mailer.send(one(2), &lease()).await, [Ok(())]);
     assert_eq!(caught(&catcher, 1).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_the_sender_is_transient() {
+    let catcher = MailCatcher::start("127.0.0.1:0").await.unwrap();
+    let mailer = mailer(catcher.smtp_addr());
+    let suspended = Faults { refused: ["receipts@tolom.example".to_owned()].into(), ..Faults::default() };
+    for (faults, code) in [(suspended, 550), (Faults { blocked: true, ..Faults::default() }, 554)] {
+        catcher.set_faults(faults);
+        assert_eq!(mailer.send(one(1), &lease()).await, [Err(MailError::Transient(MailFault::Reply(code)))]);
+    }
+    catcher.set_faults(Faults::default());
+    assert_eq!(mailer.send(one(1), &lease()).await, [Ok(())]);
 }
 
 #[tokio::test]
@@ -132,7 +150,7 @@ async fn one_bad_address_does_not_fail_its_neighbours() {
         ["a@mail.example", "a@mail.example\r\nRCPT TO:<b@mail.example>", "ө@mail.example", "b@mail.example"];
     let messages = (1..).zip(addresses).map(|(number, to)| mail(number, Locale::Ky, to)).collect();
     let bad = Err(MailError::Permanent(MailFault::Address));
-    assert_eq!(mailer(catcher.smtp_addr()).send(messages).await, [Ok(()), bad, bad, Ok(())]);
+    assert_eq!(mailer(catcher.smtp_addr()).send(messages, &lease()).await, [Ok(()), bad, bad, Ok(())]);
     let mut to: Vec<_> = caught(&catcher, 2).await.iter().flat_map(|mail| mail.to.clone()).collect();
     to.sort();
     assert_eq!(to, ["a@mail.example", "b@mail.example"]);
@@ -143,8 +161,8 @@ async fn a_connection_lost_before_the_answer_is_transient_though_the_mail_has_co
     let catcher = MailCatcher::start("127.0.0.1:0").await.unwrap();
     catcher.set_faults(Faults { hang_up_before_reply: 1, ..Faults::default() });
     let mailer = mailer(catcher.smtp_addr());
-    assert_eq!(mailer.send(one(1)).await, [Err(MailError::Transient(MailFault::Lost))]);
-    assert_eq!(mailer.send(one(1)).await, [Ok(())]);
+    assert_eq!(mailer.send(one(1), &lease()).await, [Err(MailError::Transient(MailFault::Lost))]);
+    assert_eq!(mailer.send(one(1), &lease()).await, [Ok(())]);
     let caught = caught(&catcher, 2).await;
     assert_eq!(caught[0].message_id, caught[1].message_id);
 }
@@ -154,8 +172,8 @@ async fn a_connection_lost_after_the_answer_costs_nothing() {
     let catcher = MailCatcher::start("127.0.0.1:0").await.unwrap();
     catcher.set_faults(Faults { hang_up_after_reply: 1, ..Faults::default() });
     let mailer = mailer(catcher.smtp_addr());
-    assert_eq!(mailer.send(one(1)).await, [Ok(())]);
-    assert_eq!(mailer.send(one(2)).await, [Ok(())]);
+    assert_eq!(mailer.send(one(1), &lease()).await, [Ok(())]);
+    assert_eq!(mailer.send(one(2), &lease()).await, [Ok(())]);
     assert_eq!(caught(&catcher, 2).await.len(), 2);
 }
 
@@ -164,9 +182,9 @@ async fn a_message_past_its_deadline_never_passes_for_the_next_one() {
     let catcher = MailCatcher::start("127.0.0.1:0").await.unwrap();
     catcher.set_faults(Faults { stall: 1, ..Faults::default() });
     let mailer = mailer(catcher.smtp_addr()).with_deadline(Duration::from_millis(300));
-    assert_eq!(mailer.send(one(1)).await, [Err(MailError::Transient(MailFault::Deadline))]);
+    assert_eq!(mailer.send(one(1), &lease()).await, [Err(MailError::Transient(MailFault::Deadline))]);
     let mailer = mailer.with_deadline(Duration::from_secs(10));
-    assert_eq!(mailer.send(one(2)).await, [Ok(())]);
+    assert_eq!(mailer.send(one(2), &lease()).await, [Ok(())]);
     let ids: Vec<_> = catcher.messages().iter().map(|mail| mail.message_id.clone()).collect();
     assert_eq!(ids, [Some("<TLM-0000000002@tolom.example>".to_owned())]);
 }
@@ -180,7 +198,7 @@ async fn a_server_that_is_not_there_is_transient() {
     while tokio::net::TcpStream::connect(address).await.is_ok() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(mailer(address).send(one(1)).await, [Err(MailError::Transient(MailFault::Unreachable))]);
+    assert_eq!(mailer(address).send(one(1), &lease()).await, [Err(MailError::Transient(MailFault::Unreachable))]);
 }
 
 #[tokio::test]
@@ -188,7 +206,7 @@ async fn a_server_without_tls_gets_nothing_where_tls_is_required() {
     let catcher = MailCatcher::start("127.0.0.1:0").await.unwrap();
     let address = catcher.smtp_addr();
     for url in [format!("smtp://{address}?tls=required"), format!("smtps://{address}")] {
-        assert_eq!(mailer_to(url).send(one(1)).await, [Err(MailError::Transient(MailFault::Unreachable))]);
+        assert_eq!(mailer_to(url).send(one(1), &lease()).await, [Err(MailError::Transient(MailFault::Unreachable))]);
     }
     assert!(catcher.messages().is_empty());
 }
@@ -197,7 +215,7 @@ async fn a_server_without_tls_gets_nothing_where_tls_is_required() {
 async fn a_batch_is_sent_whole_over_few_connections() {
     let catcher = MailCatcher::start("127.0.0.1:0").await.unwrap();
     let messages = (0..50).map(|number| mail(number, Locale::Ky, "payer@mail.example")).collect();
-    assert!(mailer(catcher.smtp_addr()).send(messages).await.iter().all(Result::is_ok));
+    assert!(mailer(catcher.smtp_addr()).send(messages, &lease()).await.iter().all(Result::is_ok));
     let mut ids: Vec<_> = caught(&catcher, 50).await.iter().map(|mail| mail.message_id.clone()).collect();
     ids.sort();
     ids.dedup();
@@ -210,7 +228,7 @@ async fn a_hostile_name_reaches_the_mailbox_as_plain_words() {
     let applicant = "<script>alert(1)</script>\r\nBcc: victim@mail.example\r\n.\r\nQUIT\r\n\u{202e}".to_owned();
     let hostile = Receipt { applicant, ..receipt(1, Locale::Ru) };
     let mail = hostile.mail("payer@mail.example", &Config::defaults().operator, PUBLIC_URL).unwrap();
-    assert_eq!(mailer(catcher.smtp_addr()).send(vec![mail]).await, [Ok(())]);
+    assert_eq!(mailer(catcher.smtp_addr()).send(vec![mail], &lease()).await, [Ok(())]);
     let arrived = caught(&catcher, 1).await;
     let message = parsed(&arrived[0]);
     assert_eq!((arrived[0].to.len(), message.bcc().is_none()), (1, true));
@@ -242,7 +260,10 @@ async fn caught_mail_can_be_looked_at_and_the_server_stops_when_told() {
     let mailer = mailer(smtp_addr);
     assert_eq!(
         mailer
-            .send(vec![mail(1, Locale::Ky, "payer+<b>@mail.example"), mail(2, Locale::Ky, "payer@mail.example")])
+            .send(
+                vec![mail(1, Locale::Ky, "payer+<b>@mail.example"), mail(2, Locale::Ky, "payer@mail.example")],
+                &lease()
+            )
             .await,
         [Err(MailError::Permanent(MailFault::Address)), Ok(())]
     );
