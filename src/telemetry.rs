@@ -51,7 +51,7 @@ pub struct Metric {
 }
 
 /// Every metric there is.
-pub const METRICS: [Metric; 34] = {
+pub const METRICS: [Metric; 35] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         metric(
@@ -111,6 +111,12 @@ pub const METRICS: [Metric; 34] = {
             "Dead letters of a queue that are parked and wait for a person",
         ),
         metric(Counter, "tolom_dead_letters_parked_total", &["queue"], "Dead letters taken from the broker and parked"),
+        metric(
+            Gauge,
+            "tolom_figures_timestamp_seconds",
+            &["of"],
+            "When figures of the books, the limits or the queues were last taken",
+        ),
         metric(Gauge, "tolom_outbox_rows", &[], "Committed messages not confirmed yet"),
         metric(Gauge, "tolom_outbox_oldest_age_seconds", &[], "Age of the oldest of them"),
         metric(

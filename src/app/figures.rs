@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    error::Error,
     time::Duration,
 };
 
@@ -9,8 +10,9 @@ use tokio::time::Instant;
 
 use crate::{
     acquirer::books as theirs,
-    broker::{BrokerError, Depths, UNREADABLE},
+    broker::{BrokerError, Depths, Names, Queue, UNREADABLE},
     clock::bishkek_day,
+    payment::limits::By,
     store::{
         StoreError,
         books::{Conservation, Figures, conservation, figures, now},
@@ -20,6 +22,8 @@ use crate::{
     worker::Context,
 };
 
+/// What a gauge shows that could not be read: its last value would pass for today's.
+const NOT_KNOWN: f64 = f64::NAN;
 const EVERY: Duration = Duration::from_secs(15);
 /// A look that takes longer hangs on a server that is gone.
 const LOOK_WITHIN: Duration = Duration::from_secs(60);
@@ -40,6 +44,10 @@ async fn look_around(context: &Context) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut looks = Looks { context, depths: None };
+    for of in ["books", "limits", "queues"] {
+        // Old, if none is ever taken.
+        looks.taken(of, Ok::<_, StoreError>(()));
+    }
     loop {
         tick.tick().await;
         looks.look().await;
@@ -52,7 +60,7 @@ async fn add_up(context: &Context) {
     loop {
         let began = Instant::now();
         if let Err(error) = add_up_once(context, &mut currencies).await {
-            let error: &dyn std::error::Error = error.as_ref();
+            let error: &dyn Error = error.as_ref();
             tracing::warn!(error, "the books are not added up");
         }
         tokio::time::sleep(EVERY.max(began.elapsed() * REST_AFTER_ADDING_UP)).await;
@@ -89,34 +97,79 @@ struct Looks<'a> {
 impl Looks<'_> {
     async fn look(&mut self) {
         let context = self.context;
-        match within(LOOK_WITHIN, figures(&context.pool)).await {
-            Ok(figures) => show(&figures),
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures from the books"),
-        }
-        let shut = limits::shut(&context.pool, &context.config.limits, context.clock.now());
-        match within(LOOK_WITHIN, shut).await {
-            Ok(shut) => shut.into_iter().for_each(|(by, count)| {
-                metrics::gauge!("tolom_limits_shut", "by" => by.as_str()).set(count as f64);
-            }),
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "no figures of the limits"),
-        }
-        let looked = tokio::time::timeout(LOOK_WITHIN, depths(context, &mut self.depths)).await;
-        if let Err(error) = looked.unwrap_or(Err(BrokerError::TimedOut(LOOK_WITHIN))) {
-            self.depths = None;
-            tracing::debug!(error = &error as &dyn std::error::Error, "no figures from the broker");
+        let figures = within(LOOK_WITHIN, figures(&context.pool)).await;
+        show(self.taken("books", figures).as_ref());
+        let now = context.clock.now();
+        let shut = within(LOOK_WITHIN, limits::shut(&context.pool, &context.config.limits, now)).await;
+        show_shut(self.taken("limits", shut));
+        let depths = self.depths().await;
+        self.taken("queues", depths);
+    }
+
+    /// What a look has brought; tells when it last did.
+    fn taken<T, E: Error + 'static>(&self, of: &'static str, looked: Result<T, E>) -> Option<T> {
+        match looked {
+            Ok(figures) => {
+                let now = self.context.clock.now().unix_timestamp();
+                metrics::gauge!("tolom_figures_timestamp_seconds", "of" => of).set(now as f64);
+                Some(figures)
+            }
+            Err(error) => {
+                tracing::warn!(of, error = &error as &dyn Error, "figures are not known");
+                None
+            }
         }
     }
+
+    /// Shows how much waits in each queue; an error if that is not known of all of them.
+    async fn depths(&mut self) -> Result<(), BrokerError> {
+        let broker = &self.context.broker;
+        let depths = match self.depths.take() {
+            Some(depths) => Ok(depths),
+            None => Depths::open(broker).await,
+        };
+        let (depths, mut known) = depths.map_or_else(|error| (None, Err(error)), |depths| (Some(depths), Ok(())));
+        for (gauge, queue, name) in counted(broker.names()) {
+            let count = match &depths {
+                Some(depths) => depths.count(name).await.map_err(|error| known = Err(error)).ok(),
+                None => None,
+            };
+            metrics::gauge!(gauge, "queue" => queue).set(count.map_or(NOT_KNOWN, f64::from));
+        }
+        self.depths = depths.filter(|_| known.is_ok());
+        known
+    }
+}
+
+/// What is counted at the broker: the gauge, its label, and the queue's name there.
+fn counted(names: &Names) -> impl Iterator<Item = (&'static str, &'static str, String)> {
+    let of = |queue: Queue| {
+        let (waiting, dead) = (names.queue(queue), names.dead(queue));
+        [("tolom_queue_messages", queue.name(), waiting), ("tolom_dead_letters", queue.name(), dead)]
+    };
+    let unreadable = ("tolom_dead_letters", UNREADABLE, names.unreadable());
+    Queue::ALL.into_iter().flat_map(of).chain([unreadable])
 }
 
 async fn within<T>(limit: Duration, look: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     tokio::time::timeout(limit, look).await.unwrap_or(Err(StoreError::TimedOut))
 }
 
-fn show(figures: &Figures) {
-    metrics::gauge!("tolom_outbox_rows").set(figures.outbox_rows as f64);
-    metrics::gauge!("tolom_outbox_oldest_age_seconds").set(figures.outbox_oldest_s);
-    metrics::gauge!("tolom_oldest_unknown_age_seconds").set(figures.oldest_unknown_s);
-    metrics::gauge!("tolom_payments_in_review").set(figures.in_review as f64);
+fn show(figures: Option<&Figures>) {
+    let show = |name: &'static str, figure: fn(&Figures) -> f64| {
+        metrics::gauge!(name).set(figures.map_or(NOT_KNOWN, figure));
+    };
+    show("tolom_outbox_rows", |figures| figures.outbox_rows as f64);
+    show("tolom_outbox_oldest_age_seconds", |figures| figures.outbox_oldest_s);
+    show("tolom_oldest_unknown_age_seconds", |figures| figures.oldest_unknown_s);
+    show("tolom_payments_in_review", |figures| figures.in_review as f64);
+}
+
+fn show_shut(shut: Option<[(By, u64); 3]>) {
+    let shut = shut.map(|shut| shut.map(|(by, count)| (by, count as f64)));
+    for (by, count) in shut.unwrap_or([By::Bill, By::Device, By::Card].map(|by| (by, NOT_KNOWN))) {
+        metrics::gauge!("tolom_limits_shut", "by" => by.as_str()).set(count);
+    }
 }
 
 fn show_ours(ours: &Conservation) {
@@ -137,17 +190,4 @@ fn show_captured(source: &'static str, currency: &str, minor: i64) {
 fn show_difference(source: &'static str, currency: &str, minor: f64) {
     metrics::gauge!("tolom_conservation_difference_minor", "source" => source, "currency" => currency.to_owned())
         .set(minor);
-}
-
-async fn depths(context: &Context, connection: &mut Option<Depths>) -> Result<(), BrokerError> {
-    let depths = match connection {
-        Some(depths) => depths,
-        None => connection.insert(Depths::open(&context.broker).await?),
-    };
-    for (queue, waiting, dead) in depths.read().await? {
-        metrics::gauge!("tolom_queue_messages", "queue" => queue.name()).set(f64::from(waiting));
-        metrics::gauge!("tolom_dead_letters", "queue" => queue.name()).set(f64::from(dead));
-    }
-    metrics::gauge!("tolom_dead_letters", "queue" => UNREADABLE).set(f64::from(depths.unreadable().await?));
-    Ok(())
 }

@@ -1,5 +1,7 @@
 //! How much waits where, and a look at it that takes nothing away.
 
+use std::time::Duration;
+
 use lapin::{
     Channel, Connection,
     message::Delivery,
@@ -9,20 +11,20 @@ use lapin::{
 
 use super::{Broker, BrokerError, Names, Parcel, Queue, message::parcel};
 
+/// Far longer than a broker that is well takes to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
 /// Watches how many messages wait.
 pub struct Depths {
-    channel: Channel,
+    connection: Connection,
     names: Names,
-    // Closes with the last handle.
-    _connection: Connection,
 }
 
 impl Depths {
     /// Opens a connection to watch on.
     pub async fn open(broker: &Broker) -> Result<Self, BrokerError> {
         let connection = broker.connect("depths").await?;
-        let channel = connection.create_channel().await?;
-        Ok(Self { channel, names: broker.names().clone(), _connection: connection })
+        Ok(Self { connection, names: broker.names().clone() })
     }
 
     /// Messages waiting in each queue and in its dead letters: (queue, waiting, dead).
@@ -30,8 +32,7 @@ impl Depths {
         let mut depths = Vec::new();
         for queue in Queue::ALL {
             let waiting = self.count(self.names.queue(queue)).await?;
-            let dead = self.count(self.names.dead(queue)).await?;
-            depths.push((queue, waiting, dead));
+            depths.push((queue, waiting, self.count(self.names.dead(queue)).await?));
         }
         Ok(depths)
     }
@@ -41,9 +42,17 @@ impl Depths {
         self.count(self.names.unreadable()).await
     }
 
-    async fn count(&self, queue: String) -> Result<u32, BrokerError> {
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        Ok(self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await?.message_count())
+    /// Messages waiting in the queue of this name at the broker. Asks on a channel of its own, for the answer that there
+    /// is no such queue closes it.
+    pub async fn count(&self, queue: String) -> Result<u32, BrokerError> {
+        let ask = async {
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let channel = self.connection.create_channel().await?;
+            let count = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?.message_count();
+            channel.close(200, "done".into()).await?;
+            Ok(count)
+        };
+        tokio::time::timeout(ANSWER_WITHIN, ask).await.unwrap_or(Err(BrokerError::TimedOut(ANSWER_WITHIN)))
     }
 }
 

@@ -5,6 +5,7 @@ mod bindings;
 mod broker_away;
 mod consumers;
 mod database_away;
+mod figures;
 mod full_queues;
 mod panics;
 mod proxy;
