@@ -148,14 +148,14 @@ async fn plan_reversed(pool: &PgPool, due: &Due) -> Result<(), StoreError> {
 pub async fn claim(pool: &PgPool, now: OffsetDateTime, lease: Duration, limit: i64) -> Result<Vec<Notice>, StoreError> {
     let rows = sqlx::query(
         "WITH due AS MATERIALIZED (
-             SELECT id FROM notice
-             WHERE sent_at IS NULL AND given_up_at IS NULL AND answered_at IS NULL AND next_try_at <= $1
-               AND (sending_until IS NULL OR sending_until < $1)
-             ORDER BY next_try_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+             SELECT n.id FROM notice n JOIN payment p ON p.id = n.payment_id
+             WHERE n.sent_at IS NULL AND n.given_up_at IS NULL AND n.answered_at IS NULL AND n.next_try_at <= $1
+               AND (n.sending_until IS NULL OR n.sending_until < $1)
+               AND (n.kind <> 'unknown' OR p.status IN ('unknown', 'review'))
+             ORDER BY n.next_try_at LIMIT $3 FOR UPDATE OF n SKIP LOCKED)
          UPDATE notice n SET sending_until = $1 + make_interval(secs => $2), attempts = n.attempts + 1
          FROM due, payment p, bill b
          WHERE n.id = due.id AND p.id = n.payment_id AND b.code = p.bill_code
-           AND (n.kind <> 'unknown' OR p.status IN ('unknown', 'review'))
          RETURNING n.id, n.kind, n.payment_id, p.status, p.bill_code, b.service, p.amount_minor, p.currency,
                    p.card_number_masked, p.card_brand, p.accepted_at, p.locale, p.payer_email, n.attempts,
                    n.created_at,

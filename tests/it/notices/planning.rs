@@ -132,6 +132,22 @@ async fn what_was_never_told_is_called_off_once_the_payment_has_ended() {
 }
 
 #[tokio::test]
+async fn notices_that_cannot_be_sent_now_keep_back_none_that_can() {
+    let database = TestDatabase::fresh().await;
+    let (pool, now) = (&database.pool, Clock::system().now() + Duration::from_secs(90));
+    for number in 1..=3 {
+        payment(pool, &format!("110000000{number}"), "authorizing", "unknown").await;
+    }
+    plan(pool, now).await;
+    sqlx::query("UPDATE payment SET previous_status = status, status = 'reversing'").execute(pool).await.unwrap();
+    let reversed = payment(pool, "1100000004", "reversing", "reversed").await;
+    plan(pool, now + Duration::from_secs(1)).await;
+    let claimed = notices::claim(pool, now + Duration::from_secs(1), LEASE, 3).await.unwrap();
+    let told: Vec<_> = claimed.iter().map(|notice| (notice.payment, notice.kind)).collect();
+    assert_eq!(told, [(reversed, Kind::NotCharged)]);
+}
+
+#[tokio::test]
 async fn the_answer_waits_for_the_notice_that_is_on_its_way() {
     let database = TestDatabase::fresh().await;
     let (pool, now) = (&database.pool, Clock::system().now() + Duration::from_secs(90));
