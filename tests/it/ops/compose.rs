@@ -151,6 +151,33 @@ fn nothing_is_reachable_from_outside_and_nobody_is_root() {
     }
 }
 
+/// Bytes of `1g`, `256m` (compose) or `600MB` (RabbitMQ).
+fn bytes(text: &str) -> u64 {
+    let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let unit = match &text[digits..] {
+        "" => 1,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        other => panic!("{text}: no unit {other}"),
+    };
+    text[..digits].parse::<u64>().unwrap() * unit
+}
+
+#[test]
+fn the_broker_stops_taking_messages_before_its_container_is_out_of_memory() {
+    let conf = text("ops/rabbitmq/tolom.conf");
+    let setting = |key: &str| {
+        let mut settings = conf.lines().filter_map(|line| line.split_once(" = "));
+        settings.find(|(name, _)| *name == key).map(|(_, value)| bytes(value)).expect("the setting")
+    };
+    let limit = bytes(services()["broker"]["mem_limit"].as_str().unwrap());
+    // Quorum queues need about a third beyond it, when they write their log out.
+    assert!(setting("vm_memory_high_watermark.absolute") * 3 / 2 < limit);
+    assert!(setting("max_message_size") <= 128 * 1024, "rule 9: a body has a limit");
+}
+
 #[test]
 fn only_the_authorize_worker_can_reach_the_sealing_keys() {
     let holders: Vec<_> = services()
