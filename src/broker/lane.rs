@@ -1,7 +1,7 @@
 //! Lanes: messages are published side by side by where they end, so that a queue that does not confirm (its leader is
 //! away, a stream has no writer) holds up its own messages and nobody else's.
 
-use super::{Outgoing, Queue, publisher::Exchange};
+use super::{Exchange, Outgoing, Queue};
 use crate::contracts::Topic;
 
 /// Messages that wait for the same queue; or facts that are in no queue of ours.

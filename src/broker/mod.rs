@@ -14,12 +14,14 @@ mod lane;
 pub mod live;
 mod message;
 mod names;
+mod outgoing;
 mod publisher;
 mod returns;
 mod tap;
 mod topology;
 mod turn;
 mod watchdog;
+mod windows;
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +36,8 @@ use lapin::{
 };
 pub use message::{Fate, Message, Parcel, Verdict, Watch, read_parcel};
 pub use names::{Names, Queue, UNREADABLE};
-pub use publisher::{Detached, Exchange, Link, Outgoing, PublishError, Publisher, Unanswered};
+pub use outgoing::{Exchange, Outgoing, PublishError};
+pub use publisher::{Detached, Link, Publisher, Unanswered};
 pub use returns::onward;
 pub use tap::{Arrival, Tap};
 pub use topology::{Finding, apply, remove, renew_stream, stream_has_writer, verify};
