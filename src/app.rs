@@ -9,6 +9,7 @@ mod figures;
 use std::{io, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sqlx::PgPool;
 use tokio::{
     net::TcpListener,
@@ -66,6 +67,7 @@ impl App {
     /// Settings that cannot be used.
     pub fn start(config: Arc<Config>, clock: Clock, roles: Roles) -> anyhow::Result<Self> {
         crate::telemetry::metrics();
+        allow_connections();
         let pool = store::connect(&config.database)?;
         let broker = Broker::new(&config.broker);
         let publisher = Publisher::start(broker.clone());
@@ -125,6 +127,12 @@ impl App {
 
     fn start_intake(&self, context: &Context, listener: TcpListener) -> anyhow::Result<()> {
         intake::Documents::read(&context.config).map(drop).context("site.documents_dir")?;
+        let settings = &context.config.intake;
+        // Else all payers would share what one address may do.
+        anyhow::ensure!(
+            !settings.public_url.starts_with("https:") || !settings.proxies.is_empty(),
+            "intake.proxies: intake.public_url is https, so name the network of the proxy that speaks TLS"
+        );
         let (feed, _) = broadcast::channel(LIVE_BACKLOG);
         let intake = Intake::start(
             context.pool.clone(),
@@ -199,6 +207,13 @@ impl App {
         let _ = tokio::time::timeout(Duration::from_secs(2), self.pool.close()).await;
         drained.is_ok()
     }
+}
+
+/// A descriptor a connection: for this process and those that it starts, as many as the system's hard limit allows.
+pub fn allow_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    // What then does not fit fails with an error of its own.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// One listening socket for every life of the one who serves it: connections go on queueing while it is built anew.

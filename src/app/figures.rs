@@ -134,7 +134,7 @@ impl Looks<'_> {
                 Some(depths) => depths.count(name).await.map_err(|error| known = Err(error)).ok(),
                 None => None,
             };
-            metrics::gauge!(gauge, "queue" => queue).set(count.map_or(NOT_KNOWN, f64::from));
+            gauge(queue).set(count.map_or(NOT_KNOWN, f64::from));
         }
         self.depths = depths.filter(|_| known.is_ok());
         known
@@ -142,12 +142,11 @@ impl Looks<'_> {
 }
 
 /// What is counted at the broker: the gauge, its label, and the queue's name there.
-fn counted(names: &Names) -> impl Iterator<Item = (&'static str, &'static str, String)> {
-    let of = |queue: Queue| {
-        let (waiting, dead) = (names.queue(queue), names.dead(queue));
-        [("tolom_queue_messages", queue.name(), waiting), ("tolom_dead_letters", queue.name(), dead)]
-    };
-    let unreadable = ("tolom_dead_letters", UNREADABLE, names.unreadable());
+fn counted(names: &Names) -> impl Iterator<Item = (fn(&'static str) -> metrics::Gauge, &'static str, String)> {
+    let waiting: fn(&'static str) -> metrics::Gauge = |queue| metrics::gauge!("tolom_queue_messages", "queue" => queue);
+    let dead: fn(&'static str) -> metrics::Gauge = |queue| metrics::gauge!("tolom_dead_letters", "queue" => queue);
+    let of = move |queue: Queue| [(waiting, queue.name(), names.queue(queue)), (dead, queue.name(), names.dead(queue))];
+    let unreadable = (dead, UNREADABLE, names.unreadable());
     Queue::ALL.into_iter().flat_map(of).chain([unreadable])
 }
 
@@ -156,13 +155,11 @@ async fn within<T>(limit: Duration, look: impl Future<Output = Result<T, StoreEr
 }
 
 fn show(figures: Option<&Figures>) {
-    let show = |name: &'static str, figure: fn(&Figures) -> f64| {
-        metrics::gauge!(name).set(figures.map_or(NOT_KNOWN, figure));
-    };
-    show("tolom_outbox_rows", |figures| figures.outbox_rows as f64);
-    show("tolom_outbox_oldest_age_seconds", |figures| figures.outbox_oldest_s);
-    show("tolom_oldest_unknown_age_seconds", |figures| figures.oldest_unknown_s);
-    show("tolom_payments_in_review", |figures| figures.in_review as f64);
+    let known = |figure: fn(&Figures) -> f64| figures.map_or(NOT_KNOWN, figure);
+    metrics::gauge!("tolom_outbox_rows").set(known(|figures| figures.outbox_rows as f64));
+    metrics::gauge!("tolom_outbox_oldest_age_seconds").set(known(|figures| figures.outbox_oldest_s));
+    metrics::gauge!("tolom_oldest_unknown_age_seconds").set(known(|figures| figures.oldest_unknown_s));
+    metrics::gauge!("tolom_payments_in_review").set(known(|figures| figures.in_review as f64));
 }
 
 fn show_shut(shut: Option<[(By, u64); 3]>) {

@@ -22,7 +22,6 @@ mod spread;
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
 use self::measure::Ground;
@@ -123,7 +122,7 @@ pub struct BenchOptions {
 /// When there is no database or no broker, when something of its own cannot be made or removed, or when it is
 /// interrupted.
 pub async fn run(options: &BenchOptions, say: impl Fn(&str)) -> anyhow::Result<Report> {
-    allow_connections();
+    app::allow_connections();
     let mut stage = Stage::default();
     let acted = tokio::select! {
         acted = act(options, &mut stage, &say) => acted,
@@ -172,7 +171,7 @@ fn settings(options: &BenchOptions) -> Vec<(&'static str, String)> {
         ("shutdown.drain_s", "30".to_owned()),
         ("intake.lookups_per_minute", "6000".to_owned()),
         // Payers have addresses of their own, which a proxy would tell.
-        ("intake.trust_forwarded_for", "true".to_owned()),
+        ("intake.proxies", "[\"127.0.0.0/8\"]".to_owned()),
         ("log.filter", "warn".to_owned()),
     ];
     if let Load::Concurrency(payers) = options.load {
@@ -185,11 +184,4 @@ fn settings(options: &BenchOptions) -> Vec<(&'static str, String)> {
         settings.extend(quick.map(|(key, value)| (key, value.to_owned())));
     }
     settings
-}
-
-/// A connection a payer: for this process and those that it starts, as many as the system's hard limit allows.
-fn allow_connections() {
-    let limit = getrlimit(Resource::Nofile);
-    // What then does not fit fails with an error of its own.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }

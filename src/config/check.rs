@@ -42,7 +42,9 @@ fn addresses(config: &Config) -> Checked {
         "an https:// address; http:// within this machine, and with acquirer.insecure: cards go there in clear";
     need(config.acquirer.address().is_some(), "acquirer.url", allowed)?;
     let gateway = config.sms.url.is_empty() || scheme(&config.sms.url, &["http", "https"]);
-    need(gateway, "sms.url", "an http:// or https:// address, or none")
+    need(gateway, "sms.url", "an http:// or https:// address, or none")?;
+    let networks = config.intake.proxies.iter().all(|network| network.parse::<ipnet::IpNet>().is_ok());
+    need(networks, "intake.proxies", "a list of networks, [\"10.0.0.0/24\"]")
 }
 
 /// Where nothing would ever be done, be kept or be waited for with none.

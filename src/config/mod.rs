@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_limit_leaves_something_free_and_its_waits_grow_within_its_window() {
         let wrong = |key: &str, value: &str| load(&[(key, value)]).unwrap_err().to_string();
-        for rule in ["codes", "bill", "device", "card", "address"] {
+        for rule in ["codes", "client", "bill", "device", "card", "address"] {
             let key = |last: &str| format!("limits.{rule}.{last}");
             assert_eq!(wrong(&key("free"), "0"), format!("{} (from a flag): allowed is at least 1", key("free")));
             assert!(wrong(&key("window_s"), "59").ends_with("allowed is 60 to 604800, a week"));
@@ -159,6 +159,16 @@ mod tests {
         }
         assert!(wrong("limits.device_bills", "0").ends_with("allowed is at least 1"));
         assert!(wrong("limits.bill.fre", "5").contains("unknown key `fre`"));
+    }
+
+    #[test]
+    fn proxies_are_networks() {
+        let config = load(&[("intake.proxies", "[\"10.0.0.0/24\", \"2001:db8::/32\"]")]).unwrap();
+        assert_eq!(config.intake.proxies, ["10.0.0.0/24", "2001:db8::/32"]);
+        for wrong in ["[\"10.0.0.1\"]", "[\"10.0.0.0/33\"]", "[\"proxy\"]"] {
+            let message = load(&[("intake.proxies", wrong)]).unwrap_err().to_string();
+            assert_eq!(message, "intake.proxies (from a flag): allowed is a list of networks, [\"10.0.0.0/24\"]");
+        }
     }
 
     #[test]

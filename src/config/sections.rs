@@ -34,7 +34,7 @@ sections! {
     /// The HTTP intake.
     Intake {
         listen: String, public_url: String, max_body_bytes: usize, max_in_flight: usize, lookups_per_minute: u32,
-        trust_forwarded_for: bool, idempotency_keep_days: u32, max_outbox_rows: u64,
+        proxies: Vec<String>, idempotency_keep_days: u32, max_outbox_rows: u64,
     }
     /// The port for operators.
     Admin { listen: String }
@@ -42,7 +42,7 @@ sections! {
     Sealing { keys_dir: String, seal_hours: u32, keep_hours: u32, rotate: bool }
     /// Limits against guessed codes and stolen cards.
     Limits {
-        codes: Velocity, bill: Velocity, device: Velocity, card: Velocity, address: Velocity, device_bills: u32,
+        codes: Velocity, client: Velocity, bill: Velocity, device: Velocity, card: Velocity, address: Velocity, device_bills: u32,
         fingerprint_key_path: String,
     }
     /// The acquirer.
@@ -108,9 +108,10 @@ pub enum LogFormat {
 
 impl Limits {
     /// Each rule with its name.
-    pub(super) fn velocities(&self) -> [(&'static str, &Velocity); 5] {
+    pub(super) fn velocities(&self) -> [(&'static str, &Velocity); 6] {
         [
             ("codes", &self.codes),
+            ("client", &self.client),
             ("bill", &self.bill),
             ("device", &self.device),
             ("card", &self.card),

@@ -1,11 +1,13 @@
 //! Who calls: nobody in particular, or a client with a bearer token (RFC 6750).
 
+use std::net::IpAddr;
+
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
 
-use super::{Intake, problem::Problem};
+use super::{Intake, limits::Asker, problem::Problem};
 use crate::store::clients::{self, Client, ClientKind};
 
 /// Ours have 49.
@@ -27,6 +29,14 @@ impl Caller {
         match self {
             Self::Public => clients::PUBLIC,
             Self::Client(client) => &client.id,
+        }
+    }
+
+    /// Who is held to what it asks about codes, from this address.
+    pub(super) fn asker(&self, address: IpAddr) -> Asker {
+        match self {
+            Self::Public => Asker::Address(address),
+            Self::Client(client) => Asker::Client(client.id.clone()),
         }
     }
 

@@ -1,7 +1,5 @@
 //! Bills over HTTP: payers look them up, agencies issue, change and withdraw them.
 
-use std::net::IpAddr;
-
 use axum::{
     Json,
     extract::State,
@@ -16,7 +14,7 @@ use super::{
     Intake,
     auth::{Agency, Caller},
     extract::{ApiJson, BillCode},
-    limits::ClientAddress,
+    limits::{Asker, ClientAddress},
     problem::Problem,
     wire::{Amount, BillView},
 };
@@ -55,7 +53,7 @@ pub(super) struct BillBody {
     responses(
         (status = 200, body = BillView, description = "The bill"),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "`bill-unknown`"),
-        (status = 429, body = Problem, content_type = "application/problem+json", description = "`rate-limited`: too many look-ups from this address, or too many unknown codes; see Retry-After"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "`rate-limited`: too many look-ups from this address, or too many unknown codes from it or under this token; see Retry-After"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "`unavailable`, `overloaded`; see Retry-After"),
     ))]
 pub(super) async fn get_bill(
@@ -64,10 +62,7 @@ pub(super) async fn get_bill(
     ClientAddress(address): ClientAddress,
     BillCode(code): BillCode,
 ) -> Result<Json<BillView>, Problem> {
-    let bill = match caller {
-        Caller::Public => intake.look_up(address, &code).await?,
-        Caller::Client(_) => intake.bill(&code).await?.ok_or_else(Problem::bill_unknown)?,
-    };
+    let bill = intake.look_up(caller.asker(address), &code).await?;
     Ok(Json(intake.view(bill)))
 }
 
@@ -120,14 +115,11 @@ pub(super) async fn delete_bill(
 }
 
 impl Intake {
-    /// A bill for a payer at this address, as long as not too many codes are asked for from there.
-    pub(super) async fn look_up(&self, address: IpAddr, code: &PaymentCode) -> Result<bills::Bill, Problem> {
-        self.may_look_up(address)?;
-        self.tell(address, self.bill(code).await?)
-    }
-
-    async fn bill(&self, code: &PaymentCode) -> Result<Option<bills::Bill>, Problem> {
-        Ok(bills::get(&self.pool, code, self.clock.now()).await?)
+    /// A bill for who asks, as long as they do not guess.
+    pub(super) async fn look_up(&self, asker: impl Into<Asker>, code: &PaymentCode) -> Result<bills::Bill, Problem> {
+        let asker = asker.into();
+        self.may_look_up(asker.clone())?;
+        self.tell(asker, bills::get(&self.pool, code, self.clock.now()).await?)
     }
 
     fn view(&self, bill: bills::Bill) -> BillView {

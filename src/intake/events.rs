@@ -10,13 +10,16 @@ use axum::{
     },
 };
 use futures::{Stream, StreamExt, stream};
-use tokio::sync::{
-    OwnedSemaphorePermit,
-    broadcast::{Receiver, error::RecvError},
-};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
 use uuid::Uuid;
 
-use super::{Intake, extract::PaymentId, limits::shed, problem::Problem, wire::PaymentState};
+use super::{
+    Intake,
+    extract::PaymentId,
+    limits::{ClientAddress, Place, shed},
+    problem::Problem,
+    wire::PaymentState,
+};
 use crate::{live::LiveNews, payment::PublicStatus, store::payments};
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -30,14 +33,18 @@ const LONGEST: Duration = Duration::from_secs(3600);
         (status = 404, body = Problem, content_type = "application/problem+json", description = "`payment-unknown`"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "`overloaded`; see Retry-After"),
     ))]
-pub(super) async fn events(State(intake): State<Intake>, PaymentId(id): PaymentId) -> Result<Response, Problem> {
-    let permit = intake.streams.clone().try_acquire_owned().map_err(|_| shed("streams"))?;
+pub(super) async fn events(
+    State(intake): State<Intake>,
+    ClientAddress(address): ClientAddress,
+    PaymentId(id): PaymentId,
+) -> Result<Response, Problem> {
+    let place = intake.streams.take(address).ok_or_else(|| shed("streams"))?;
     // Before the row is read, so that nothing falls between the two.
     let news = intake.live.subscribe();
     let payment = payments::read(&intake.pool, id).await?.ok_or_else(Problem::payment_unknown)?;
     let (stopping, seen, ended) = (intake.stopping.clone(), payment.version, payment.public_status.is_final());
     let first = status_event(&PaymentState::from(payment));
-    let page = Page { intake, id, news, seen, ended, _permit: permit };
+    let page = Page { intake, id, news, seen, ended, _place: place };
     let end = async move {
         tokio::select! { () = stopping.cancelled() => {}, () = tokio::time::sleep(LONGEST) => {} }
     };
@@ -53,7 +60,7 @@ struct Page {
     /// The version that was sent last.
     seen: i32,
     ended: bool,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Page {

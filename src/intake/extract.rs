@@ -38,16 +38,17 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json")
 }
 
+/// Gives a body the time that it has to arrive.
+pub(super) async fn in_time<T>(reading: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::time::timeout(BODY_WITHIN, reading).await.map_err(|_| Problem::slow_body(BODY_WITHIN.as_secs()))
+}
+
 pub(super) async fn read_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if length.is_some_and(|length: usize| length > limit) {
         return Err(Problem::too_large(limit));
     }
-    let body = http_body_util::Limited::new(request.into_body(), limit).collect();
-    let Ok(body) = tokio::time::timeout(BODY_WITHIN, body).await else {
-        return Err(Problem::slow_body(BODY_WITHIN.as_secs()));
-    };
-    match body {
+    match in_time(http_body_util::Limited::new(request.into_body(), limit).collect()).await? {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::too_large(limit)),
         Err(_) => Err(Problem::unfinished_body()),

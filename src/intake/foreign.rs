@@ -47,7 +47,8 @@ pub fn headers(lines: &[(&[u8], &[u8])]) -> Headers {
         idempotency_key: idempotency::key(&headers).map_err(document),
         bearer: auth::bearer(&headers).map(|token| token.map(str::to_owned)).map_err(document),
         receipt: receipt::media_type(&headers).map_err(document),
-        forwarded_for: limits::forwarded_for(&headers).map(|address| (address, limits::network_of(address))),
+        forwarded_for: limits::forwarded_for(&headers, &limits::Proxies::default())
+            .map(|address| (address, limits::network_of(address))),
         request_id: telemetry::request_id(&headers),
         traceparent: telemetry::traceparent(&headers),
         is_json: extract::is_json(&headers),

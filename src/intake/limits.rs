@@ -1,19 +1,21 @@
 //! Limits: requests in progress, their time, what waits to be published, how often an address may ask, and how often
 //! anybody may fail.
 
+mod address;
 mod codes;
 mod origin;
+mod places;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::Duration,
 };
 
 use axum::{
-    extract::{ConnectInfo, FromRequestParts, Request, State},
-    http::{HeaderMap, request::Parts},
+    extract::{FromRequestParts, Request, State},
+    http::request::Parts,
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -25,7 +27,12 @@ use governor::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::origin::remember_device;
-pub(super) use self::{codes::Codes, origin::Device};
+pub(super) use self::{
+    address::{ClientAddress, Proxies, forwarded_for, network_of},
+    codes::{Asker, Codes},
+    origin::Device,
+    places::{Place, Places},
+};
 use super::{Intake, problem::Problem};
 use crate::{
     payment::limits::{By, wait_s},
@@ -39,10 +46,11 @@ const MAX_ADDRESSES: usize = 100_000;
 /// Every so many checks the addresses that have been quiet are forgotten.
 const FORGET_EVERY: u32 = 10_000;
 
-/// Answers 503 at once when too much is in progress, and after a time when a request takes too long. An event stream
+/// Answers 503 at once when too much is in progress, in all or for its address, and after a time when a request takes too long. An event stream
 /// counts until its first byte; it has a bound of its own.
 pub(super) async fn shed_and_time_out(State(intake): State<Intake>, request: Request, next: Next) -> Response {
-    let Ok(_permit) = intake.in_flight.try_acquire() else { return shed("requests").into_response() };
+    let address = address::client_address(&intake.proxies, request.headers(), request.extensions());
+    let Some(_place) = intake.in_flight.take(address) else { return shed("requests").into_response() };
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::unavailable().into_response(),
@@ -62,7 +70,7 @@ pub(super) fn show_shed() {
 
 /// Shows the limits before they have refused anybody, too.
 pub(super) fn show_limited() {
-    count_limited(By::Address, "lookup", 0);
+    [By::Address, By::Client].into_iter().for_each(|by| count_limited(by, "lookup", 0));
     [By::Address, By::Bill, By::Device].into_iter().for_each(|by| count_limited(by, "payment", 0));
 }
 
@@ -71,36 +79,39 @@ pub(super) fn count_limited(by: By, what: &'static str, requests: u64) {
 }
 
 impl Intake {
-    /// Lets an address ask about a code, or something that would tell of one.
-    pub(super) fn may_look_up(&self, address: IpAddr) -> Result<(), Problem> {
-        let now = self.clock.now();
-        let asked = match self.codes.shut_until(address, now) {
-            Some(until) => Err(Problem::rate_limited(wait_s(until, now))),
-            None => self.lookups.check(address),
+    /// Lets somebody ask about a code, or something that would tell of one. A client asks for many payers, so that only
+    /// what it guesses is counted.
+    pub(super) fn may_look_up(&self, asker: impl Into<Asker>) -> Result<(), Problem> {
+        let (asker, now) = (asker.into(), self.clock.now());
+        let asked = match (self.codes.shut_until(&asker, now), &asker) {
+            (Some(until), _) => Err(Problem::rate_limited(wait_s(until, now))),
+            (None, Asker::Address(address)) => self.lookups.check(*address),
+            (None, Asker::Client(_)) => Ok(()),
         };
-        asked.inspect_err(|_| count_limited(By::Address, "lookup", 1))
+        asked.inspect_err(|_| count_limited(asker.by(), "lookup", 1))
     }
 
-    /// Gives an answer about a code to who asked, unless its address has meanwhile guessed too often: of many questions
-    /// at once only the first ones are answered, known code or not.
-    pub(super) fn tell<T>(&self, address: IpAddr, found: Option<T>) -> Result<T, Problem> {
+    /// Gives an answer about a code to who asked, unless they have meanwhile guessed too often: of many questions at once
+    /// only the first ones are answered, known code or not.
+    pub(super) fn tell<T>(&self, asker: Asker, found: Option<T>) -> Result<T, Problem> {
         let now = self.clock.now();
+        let by = asker.by();
         let shut = match found {
-            Some(_) => self.codes.shut_until(address, now),
-            None => self.codes.unknown(address, now),
+            Some(_) => self.codes.shut_until(&asker, now),
+            None => self.codes.unknown(asker, now),
         };
         if let Some(until) = shut {
-            count_limited(By::Address, "lookup", 1);
+            count_limited(by, "lookup", 1);
             return Err(Problem::rate_limited(wait_s(until, now)));
         }
         found.ok_or_else(Problem::bill_unknown)
     }
 
     /// The same for a refused payment, which tells of a code as well.
-    pub(super) fn tell_refusal(&self, address: IpAddr, refusal: Refusal) -> Problem {
+    pub(super) fn tell_refusal(&self, asker: Asker, refusal: Refusal) -> Problem {
         let told = match refusal {
-            Refusal::BillUnknown => self.tell::<()>(address, None),
-            refusal if refusal.tells_of_the_bill() => self.tell(address, Some(())),
+            Refusal::BillUnknown => self.tell::<()>(asker, None),
+            refusal if refusal.tells_of_the_bill() => self.tell(asker, Some(())),
             _ => Ok(()),
         };
         told.err().unwrap_or_else(|| refusal.into())
@@ -172,55 +183,9 @@ impl ByAddress {
     }
 }
 
-/// Where a request comes from. IPv6 counts by its /64, the smallest network that is given to a customer (RFC 6177).
-pub(super) struct ClientAddress(pub(super) IpAddr);
-
-impl FromRequestParts<Intake> for ClientAddress {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, intake: &Intake) -> Result<Self, Self::Rejection> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-        let forwarded = if intake.config.intake.trust_forwarded_for { forwarded_for(&parts.headers) } else { None };
-        let address = forwarded.or(peer).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        Ok(Self(network_of(address)))
-    }
-}
-
-/// The last address of `X-Forwarded-For`: the one that our own proxy saw. Those before it are the client's word.
-pub(super) fn forwarded_for(headers: &HeaderMap) -> Option<IpAddr> {
-    headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()
-}
-
-pub(super) fn network_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => IpAddr::V4(v4),
-            None => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & !u128::from(u64::MAX))),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_proxys_word_counts() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(forwarded_for(&headers), None);
-        headers.append("x-forwarded-for", "1.1.1.1, 2.2.2.2".parse().unwrap());
-        headers.append("x-forwarded-for", "3.3.3.3,192.0.2.7".parse().unwrap());
-        assert_eq!(forwarded_for(&headers), Some(IpAddr::from([192, 0, 2, 7])));
-    }
-
-    #[test]
-    fn an_ipv6_network_is_one_address() {
-        let networks: Vec<_> = ["2001:db8:1:2::3", "2001:db8:1:2:ffff::", "::ffff:192.0.2.1"]
-            .map(|text| network_of(text.parse().unwrap()).to_string())
-            .into();
-        assert_eq!(networks, ["2001:db8:1:2::", "2001:db8:1:2::", "192.0.2.1"]);
-    }
 
     #[test]
     fn an_address_is_refused_after_its_share_and_others_are_not() {

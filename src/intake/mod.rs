@@ -27,7 +27,7 @@ use std::{ops::Deref, sync::Arc};
 
 use axum::{Router, middleware};
 use sqlx::PgPool;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 pub use limits::remember_device;
@@ -57,6 +57,7 @@ pub struct Shared {
     relay: Relay,
     live: LiveFeed,
     batcher: batcher::Batcher,
+    proxies: limits::Proxies,
     lookups: limits::ByAddress,
     codes: limits::Codes,
     /// Of the hashes of addresses and cookies; read at the first payment.
@@ -64,10 +65,10 @@ pub struct Shared {
     backlog: limits::Backlog,
     supervisor: Supervisor,
     documents: site::Documents,
-    /// Requests in progress; without a permit a request is answered 503 at once.
-    in_flight: Arc<Semaphore>,
+    /// Requests in progress; without a place a request is answered 503 at once.
+    in_flight: limits::Places,
     /// Open event streams.
-    streams: Arc<Semaphore>,
+    streams: limits::Places,
     /// Ends the event streams, which would never end by themselves.
     stopping: CancellationToken,
 }
@@ -103,10 +104,11 @@ impl Intake {
             supervisor,
             documents,
             lookups: limits::ByAddress::per_minute(config.intake.lookups_per_minute),
-            codes: limits::Codes::new(config.limits.codes.clone()),
+            proxies: limits::Proxies::new(&config.intake.proxies),
+            codes: limits::Codes::new(config.limits.codes.clone(), config.limits.client.clone()),
             origin_key: OnceCell::new(),
-            in_flight: Arc::new(Semaphore::new(most)),
-            streams: Arc::new(Semaphore::new(2 * most)),
+            in_flight: limits::Places::new(most),
+            streams: limits::Places::new(2 * most),
             stopping: CancellationToken::new(),
             pool,
             config,

@@ -75,7 +75,7 @@ pub(super) struct CardBody {
         (status = 409, body = Problem, content_type = "application/problem+json", description = "`bill-paid`, `bill-cancelled`, `bill-expired`, `payment-in-progress`; `request-in-flight` with Retry-After"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "`too-large`"),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "`invalid-field`, `terms-not-in-force`, `amount-differs`, `currency-differs`, `card-malformed`, `card-expired`, `card-key-unknown`, `card-of-other-bill`, `card-unknown`, `card-used`, `idempotency-key-reused`"),
-        (status = 429, body = Problem, content_type = "application/problem+json", description = "`too-many-attempts`: of this bill, browser or address too many were declined; `rate-limited`: too many unknown codes from this address; see Retry-After"),
+        (status = 429, body = Problem, content_type = "application/problem+json", description = "`too-many-attempts`: of this bill, browser or address too many were declined; `rate-limited`: too many unknown codes from this address or under this token; see Retry-After"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "`unavailable`, `overloaded`; repeat with the same key after Retry-After"),
     ))]
 #[expect(clippy::too_many_arguments, reason = "each is a part of the request, taken apart by axum")]
@@ -96,8 +96,7 @@ pub(super) async fn submit(
     match intake.batcher.submit(request).await? {
         Acceptance::New => Ok(accepted(id, answer, false)),
         Acceptance::Replayed { payment, answer } => Ok(accepted(payment, answer, true)),
-        Acceptance::Refused(refusal) if matches!(caller, Caller::Public) => Err(intake.tell_refusal(address, refusal)),
-        Acceptance::Refused(refusal) => Err(refusal.into()),
+        Acceptance::Refused(refusal) => Err(intake.tell_refusal(caller.asker(address), refusal)),
     }
 }
 

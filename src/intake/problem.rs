@@ -148,7 +148,7 @@ impl Problem {
     }
 
     pub(super) fn rate_limited(wait_s: u32) -> Self {
-        let detail = "too many requests from this address";
+        let detail = "too many requests";
         Self::new("rate-limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests", detail).retry_after(wait_s)
     }
 

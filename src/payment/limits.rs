@@ -14,6 +14,8 @@ pub const MOST_COUNTED: u32 = 100;
 pub enum By {
     /// The network address; of IPv6, the /64.
     Address,
+    /// The client with a token.
+    Client,
     /// The bill.
     Bill,
     /// The browser, by its cookie.
@@ -27,6 +29,7 @@ impl By {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Address => "address",
+            Self::Client => "client",
             Self::Bill => "bill",
             Self::Device => "device",
             Self::Card => "card",

@@ -70,7 +70,7 @@ impl Intake {
         Ok(Some(Origin {
             address: keyed(key, b"address", address.to_string().as_bytes()),
             device: device.map(|device| keyed(key, b"device ", device.as_bytes())),
-            shut_until: self.codes.shut_until(address, self.clock.now()),
+            shut_until: self.codes.shut_until(&address.into(), self.clock.now()),
         }))
     }
 }

@@ -16,7 +16,7 @@ use super::{
     super::{
         Intake,
         challenge::{self, Fields},
-        extract::{PaymentId, read_body},
+        extract::{PaymentId, in_time, read_body},
         problem::Problem,
         telemetry::Context,
     },
@@ -266,7 +266,7 @@ pub(super) async fn was_posted_back(
     let media_type =
         request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let fields = if media_type.to_ascii_lowercase().starts_with("multipart/form-data") {
-        read_parts(request, &intake).await?
+        in_time(read_parts(request, &intake)).await??
     } else {
         let body: Bytes = read_body(request, limit).await?;
         read_pairs(&body)?

@@ -51,7 +51,9 @@ const PAYMENTS: &str = "INSERT INTO payment (id, bill_code, status, previous_sta
                                              payer_email, payer_phone, locale, terms_version, authorization_code, rrn,
                                              traceparent, caller, accepted_at, updated_at, captured_at)
     SELECT payment, code, 'captured', CASE WHEN at_once THEN 'authorizing' ELSE 'authorized' END,
-           CASE WHEN at_once THEN 3 ELSE 4 END, amount_minor, currency, acquirer, at_once, payment,
+           CASE WHEN at_once THEN 3 ELSE 4 END, amount_minor, currency, acquirer, at_once,
+           -- Its card's name stands in the order of time as well, under another version of UUID.
+           overlay(payment::text PLACING '8' FROM 15)::uuid,
            '490001******' || lpad((n % 10000)::text, 4, '0'), 'visa', 'payer-' || code || '@mail.example',
            '+996555123456', 'ky', terms, lpad((n % 1000000)::text, 6, '0'), lpad(n::text, 12, '0'),
            '00-' || hash || '-' || substr(hash, 9, 16) || '-01', 'public', accepted_at, captured_at, captured_at

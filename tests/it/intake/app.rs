@@ -1,6 +1,10 @@
 //! An intake of the test's own.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use p256::PublicKey;
 use reqwest::{Method, Response, StatusCode};
@@ -159,6 +163,12 @@ impl App {
         assert_eq!(response.status(), StatusCode::ACCEPTED);
         let body: Value = response.json().await.unwrap();
         body["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// A client at this address of loopback.
+    pub(super) fn client_at(&self, address: [u8; 4]) -> reqwest::Client {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(20));
+        client.local_address(IpAddr::from(address)).build().unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {

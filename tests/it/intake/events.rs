@@ -108,13 +108,19 @@ async fn open_pages_do_not_hold_up_a_shutdown() {
 
 #[tokio::test]
 async fn streams_are_bounded() {
-    let app = App::with(|config| config.intake.max_in_flight = 1).await;
+    let app = App::with(|config| config.intake.max_in_flight = 8).await;
     app.bill(CODE).await;
     let id = app.pay(CODE).await;
     let path = format!("/v1/payments/{id}/events");
-    let open = [app.get(&path).await, app.get(&path).await];
-    assert!(open.iter().all(|stream| stream.status() == StatusCode::OK));
-    let refused = app.get(&path).await;
+    let mut open = Vec::new();
+    for address in 1..=8 {
+        let client = app.client_at([127, 0, 0, address]);
+        let ask = async || client.get(app.url(&path)).send().await.unwrap();
+        open.extend([ask().await, ask().await]);
+        assert!(open.iter().all(|stream| stream.status() == StatusCode::OK));
+        is_problem(&read(ask().await).await, 503, "overloaded", None);
+    }
+    let refused = app.client_at([127, 0, 0, 9]).get(app.url(&path)).send().await.unwrap();
     assert!(refused.headers().contains_key("retry-after"));
     is_problem(&read(refused).await, 503, "overloaded", None);
 }

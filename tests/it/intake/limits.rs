@@ -3,12 +3,12 @@
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 use time::Duration;
-use tolom::store::limits;
+use tolom::store::{clients::ClientKind, limits};
 use uuid::Uuid;
 
 use super::{
     App,
-    app::{is_problem, read},
+    app::{is_problem, read, token},
 };
 
 const ONE_BROWSER: &str = "0123456789abcdef0123456789abcdef";
@@ -120,6 +120,40 @@ async fn unknown_codes_of_payments_count_as_guessed_and_a_replay_is_answered_all
     assert_eq!((replayed.status(), replayed.bytes().await.unwrap()), (StatusCode::ACCEPTED, first));
     app.clock.advance(std::time::Duration::from_secs(5));
     assert_eq!(app.submit("later", &app.request(&code(1))).await.status(), StatusCode::ACCEPTED);
+}
+
+#[tokio::test]
+async fn a_client_asks_as_often_as_it_likes_and_waits_once_it_guesses() {
+    let app = App::with(|config| {
+        config.intake.lookups_per_minute = 1;
+        config.limits.client.free = 4;
+    })
+    .await;
+    bills(&app, 0..1).await;
+    let (shop, other) =
+        (token(&app.pool, "shop", ClientKind::Site).await, token(&app.pool, "other", ClientKind::Site).await);
+    let ask = async |token: &str, number| {
+        let get = app.client.get(app.url(&format!("/v1/bills/{}", code(number)))).bearer_auth(token);
+        get.send().await.unwrap()
+    };
+    for _ in 0..5 {
+        assert_eq!(ask(&shop, 0).await.status(), StatusCode::OK);
+    }
+    for number in 50..53 {
+        is_problem(&read(ask(&shop, number).await).await, 404, "bill-unknown", Some("bill"));
+    }
+    let post = app.client.post(app.url("/v1/payments")).header("idempotency-key", "k").bearer_auth(&shop);
+    let paid = post.json(&app.request(&code(53))).send().await.unwrap();
+    is_problem(&read(paid).await, 404, "bill-unknown", Some("bill"));
+    for known_or_not in [0, 54] {
+        let refused = ask(&shop, known_or_not).await;
+        assert_eq!(wait_of(&refused), 5);
+        is_problem(&read(refused).await, 429, "rate-limited", None);
+    }
+    assert_eq!(ask(&other, 0).await.status(), StatusCode::OK);
+    assert_eq!(app.get(&format!("/v1/bills/{}", code(0))).await.status(), StatusCode::OK);
+    app.clock.advance(std::time::Duration::from_secs(5));
+    assert_eq!(ask(&shop, 0).await.status(), StatusCode::OK);
 }
 
 #[tokio::test]

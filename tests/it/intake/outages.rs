@@ -1,11 +1,12 @@
 //! Without its database, or with too much to do, the intake says so and loses nothing.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use reqwest::StatusCode;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use super::{
@@ -58,7 +59,8 @@ async fn a_full_house_is_told_at_once() {
     let waiting = app.submit("k", &request);
     let refused = async {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        app.get("/v1/encryption-keys").await
+        let other = app.client_at([127, 0, 0, 2]);
+        other.get(app.url("/v1/encryption-keys")).send().await.unwrap()
     };
     let (_, refused) = tokio::join!(waiting, refused);
     assert!(refused.headers().contains_key("retry-after"));
@@ -87,13 +89,91 @@ async fn while_the_outbox_is_full_new_payments_are_refused_until_it_has_room_aga
     wait_for(async || Some(pay().await).filter(|answer| answer.status() == StatusCode::ACCEPTED)).await;
 }
 
+/// A connection from an address of loopback.
+async fn connect_from(app: &App, address: [u8; 4], recv_buffer: Option<u32>) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((IpAddr::from(address), 0).into())?;
+    if let Some(bytes) = recv_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.connect(app.url("").trim_start_matches("http://").parse().unwrap()).await
+}
+
+const HALF: &str = "POST /v1/payments HTTP/1.1\r\nhost: tolom\r\nidempotency-key: k\r\n\
+    content-type: application/json\r\ncontent-length: 500\r\n\r\n{";
+
+#[tokio::test]
+async fn an_address_that_holds_its_share_is_refused_and_others_are_answered() {
+    let app = App::with(|config| config.intake.max_in_flight = 8).await;
+    let half = async || {
+        let mut stream = connect_from(&app, [127, 0, 0, 2], None).await.unwrap();
+        stream.write_all(HALF.as_bytes()).await?;
+        let mut answer = [0; 12];
+        let got = stream.read(&mut answer).await?;
+        std::io::Result::Ok(answer[..got].to_vec())
+    };
+    let mut halves: FuturesUnordered<_> = (0..8).map(|_| half()).collect();
+    for _ in 0..7 {
+        // Refused with its head, or with its connection: the body is not waited for.
+        let refused = halves.next().await.unwrap().unwrap_or_default();
+        assert!(refused.is_empty() || refused == b"HTTP/1.1 503", "{}", String::from_utf8_lossy(&refused));
+    }
+    for _ in 0..3 {
+        assert_eq!(app.get("/v1/encryption-keys").await.status(), StatusCode::OK);
+    }
+    assert_eq!(
+        halves.next().await.unwrap().unwrap(),
+        b"HTTP/1.1 408",
+        "the eighth had a place until its time was over"
+    );
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_no_answers_loses_its_connection() {
+    let app = App::with(|config| config.intake.max_in_flight = 1).await;
+    let mut silent = connect_from(&app, [127, 0, 0, 2], Some(4_096)).await.unwrap();
+    let question = "GET /ky/documents/user-agreement/2026-01-01 HTTP/1.1\r\nhost: tolom\r\n\r\n";
+    silent.write_all(question.as_bytes()).await.unwrap();
+    silent.readable().await.unwrap();
+    // Megabytes of answers, more than the system keeps for a peer that reads none.
+    let writing = tokio::spawn(async move {
+        let _ = silent.write_all(question.repeat(10_000).as_bytes()).await;
+        silent
+    });
+    let ask = async || {
+        let mut stream = connect_from(&app, [127, 0, 0, 2], None).await.unwrap();
+        stream.write_all(b"GET /v1/encryption-keys HTTP/1.1\r\nhost: tolom\r\nconnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    assert!(ask().await.unwrap_or_default().is_empty(), "its address has one connection");
+    let answer = wait_for(async || ask().await.ok().filter(|answer| !answer.is_empty())).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    writing.abort();
+}
+
+#[tokio::test]
+async fn a_banks_form_that_does_not_arrive_in_time_is_not_waited_for() {
+    let app = App::start().await;
+    let mut stream = connect_from(&app, [127, 0, 0, 1], None).await.unwrap();
+    let head = format!(
+        "POST /ky/payments/{}/return HTTP/1.1\r\nhost: tolom\r\ncontent-type: multipart/form-data; boundary=b\r\n\
+         content-length: 500\r\n\r\n--b\r\n",
+        uuid::Uuid::now_v7()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(15), stream.read_to_string(&mut answer));
+    read.await.expect("an answer before any proxy gives up").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}
+
 #[tokio::test]
 async fn a_body_that_does_not_arrive_in_time_is_not_waited_for() {
     let app = App::start().await;
     let mut stream = TcpStream::connect(app.url("").trim_start_matches("http://")).await.unwrap();
-    let head = "POST /v1/payments HTTP/1.1\r\nhost: tolom\r\nidempotency-key: k\r\n\
-        content-type: application/json\r\ncontent-length: 500\r\n\r\n{";
-    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(HALF.as_bytes()).await.unwrap();
     let mut answer = String::new();
     // The end of the connection: it is not kept for the rest of the body.
     let read = tokio::time::timeout(Duration::from_secs(15), stream.read_to_string(&mut answer));

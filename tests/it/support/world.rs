@@ -323,7 +323,14 @@ impl Drop for World {
 
 /// Limits that no test meets that is not about them: more than are ever counted.
 pub(crate) fn wide(limits: &mut tolom::config::Limits) {
-    for rule in [&mut limits.codes, &mut limits.bill, &mut limits.device, &mut limits.card, &mut limits.address] {
+    for rule in [
+        &mut limits.codes,
+        &mut limits.client,
+        &mut limits.bill,
+        &mut limits.device,
+        &mut limits.card,
+        &mut limits.address,
+    ] {
         rule.free = 1_000_000;
     }
 }
