@@ -7,7 +7,7 @@ use std::{
 };
 
 use sqlx::Row;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::format_description::well_known::Rfc3339;
 use tokio::{io::AsyncReadExt, net::TcpListener};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tolom::{
@@ -286,7 +286,7 @@ async fn reverse_unheard(world: &World, payment: Uuid) {
     let call = Call {
         reference: reversal.simple().to_string(),
         amount: Money::new(51_000, Currency::KGS),
-        send_before: OffsetDateTime::now_utc() + Duration::from_secs(60),
+        send_before: world.clock.now() + Duration::from_secs(60),
         traceparent: None,
     };
     assert_eq!(acquirer.reverse(&call, &original, false).await.as_str(), "approved");
@@ -323,7 +323,7 @@ async fn a_hold_that_a_person_keeps_is_captured_at_the_acquirer_before_its_bill_
         sqlx::query(settled).execute(&world.pool).await.unwrap();
     }
     let id = id.to_string();
-    let now = OffsetDateTime::now_utc().format(&Rfc3339).unwrap();
+    let now = world.clock.now().format(&Rfc3339).unwrap();
     let output = tolom(&world, &["payment", "resolve", &id, "--approved", "--evidence", "statement", "--at", &now]);
     assert!(output.status.success(), "{}", printed(&output));
     assert_eq!(world.count("SELECT count(*) FROM bill WHERE status = 'paid'").await, 0);
