@@ -1,5 +1,6 @@
-//! Places for what is in progress: so many for all, and for each address a share of them, so that nobody alone can take
-//! the places of everybody.
+//! Places for what is in progress: so many for all. While half of them are free anybody may have them, for many people may
+//! stand behind one address; of the other half no address has more than a share, so that nobody alone can take the places of
+//! everybody.
 
 use std::{
     collections::HashMap,
@@ -7,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// No address has more than this part of the places.
+/// Once half of the places are taken, an address that has more than this part of them is given no further one.
 const SHARE: usize = 8;
 
 /// Places. Cheap to clone.
@@ -37,12 +38,13 @@ impl Places {
         Self(Arc::new(Inner { most, taken: Mutex::default() }))
     }
 
-    /// A place for this address, if there is one, and the address has fewer than its share.
+    /// A place for this address, if there is one, and half of them are free or the address has fewer than its share.
     pub(in super::super) fn take(&self, address: IpAddr) -> Option<Place> {
         let Inner { most, taken } = &*self.0;
         let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
         let has = taken.by.get(&address).copied().unwrap_or(0);
-        if taken.all >= *most || has >= (most / SHARE).max(1) {
+        let is_scarce = taken.all >= most / 2;
+        if taken.all >= *most || is_scarce && has >= (most / SHARE).max(1) {
             return None;
         }
         taken.by.insert(address, has + 1);
@@ -68,10 +70,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_its_share_and_all_together_have_no_more_than_there_are() {
+    fn an_address_has_half_or_its_share_and_all_together_have_no_more_than_there_are() {
         let (places, address) = (Places::new(16), |last: u8| IpAddr::from([192, 0, 2, last]));
         let mut held: Vec<Place> = Vec::new();
-        for last in 0..8 {
+        held.extend((0..8).map(|_| places.take(address(0)).unwrap()));
+        assert!(places.take(address(0)).is_none(), "half of them");
+        for last in 1..=4 {
             held.extend((0..2).map(|_| places.take(address(last)).unwrap()));
             assert!(places.take(address(last)).is_none(), "its share");
         }

@@ -113,10 +113,13 @@ async fn streams_are_bounded() {
     let id = app.pay(CODE).await;
     let path = format!("/v1/payments/{id}/events");
     let mut open = Vec::new();
-    for address in 1..=8 {
+    // While half are free an address may have them, and then its share.
+    for (address, places) in [(1, 8), (2, 2), (3, 2), (4, 2), (5, 2)] {
         let client = app.client_at([127, 0, 0, address]);
         let ask = async || client.get(app.url(&path)).send().await.unwrap();
-        open.extend([ask().await, ask().await]);
+        for _ in 0..places {
+            open.push(ask().await);
+        }
         assert!(open.iter().all(|stream| stream.status() == StatusCode::OK));
         is_problem(&read(ask().await).await, 503, "overloaded", None);
     }

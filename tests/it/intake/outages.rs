@@ -103,7 +103,7 @@ const HALF: &str = "POST /v1/payments HTTP/1.1\r\nhost: tolom\r\nidempotency-key
     content-type: application/json\r\ncontent-length: 500\r\n\r\n{";
 
 #[tokio::test]
-async fn an_address_that_holds_its_share_is_refused_and_others_are_answered() {
+async fn an_address_that_holds_half_is_refused_and_others_are_answered() {
     let app = App::with(|config| config.intake.max_in_flight = 8).await;
     let half = async || {
         let mut stream = connect_from(&app, [127, 0, 0, 2], None).await.unwrap();
@@ -113,7 +113,7 @@ async fn an_address_that_holds_its_share_is_refused_and_others_are_answered() {
         std::io::Result::Ok(answer[..got].to_vec())
     };
     let mut halves: FuturesUnordered<_> = (0..8).map(|_| half()).collect();
-    for _ in 0..7 {
+    for _ in 0..4 {
         // Refused with its head, or with its connection: the body is not waited for.
         let refused = halves.next().await.unwrap().unwrap_or_default();
         assert!(refused.is_empty() || refused == b"HTTP/1.1 503", "{}", String::from_utf8_lossy(&refused));
@@ -121,11 +121,9 @@ async fn an_address_that_holds_its_share_is_refused_and_others_are_answered() {
     for _ in 0..3 {
         assert_eq!(app.get("/v1/encryption-keys").await.status(), StatusCode::OK);
     }
-    assert_eq!(
-        halves.next().await.unwrap().unwrap(),
-        b"HTTP/1.1 408",
-        "the eighth had a place until its time was over"
-    );
+    while let Some(half) = halves.next().await {
+        assert_eq!(half.unwrap(), b"HTTP/1.1 408", "the others had a place until their time was over");
+    }
 }
 
 #[tokio::test]
@@ -135,22 +133,10 @@ async fn a_peer_that_takes_no_answers_loses_its_connection() {
     let question = "GET /ky/documents/user-agreement/2026-01-01 HTTP/1.1\r\nhost: tolom\r\n\r\n";
     silent.write_all(question.as_bytes()).await.unwrap();
     silent.readable().await.unwrap();
-    // Megabytes of answers, more than the system keeps for a peer that reads none.
-    let writing = tokio::spawn(async move {
-        let _ = silent.write_all(question.repeat(10_000).as_bytes()).await;
-        silent
-    });
-    let ask = async || {
-        let mut stream = connect_from(&app, [127, 0, 0, 2], None).await.unwrap();
-        stream.write_all(b"GET /v1/encryption-keys HTTP/1.1\r\nhost: tolom\r\nconnection: close\r\n\r\n").await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        std::io::Result::Ok(answer)
-    };
-    assert!(ask().await.unwrap_or_default().is_empty(), "its address has one connection");
-    let answer = wait_for(async || ask().await.ok().filter(|answer| !answer.is_empty())).await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    writing.abort();
+    // More questions, and more answers, than the system keeps for a peer that reads none.
+    let questions = question.repeat(300_000);
+    let written = tokio::time::timeout(Duration::from_secs(90), silent.write_all(questions.as_bytes())).await;
+    assert!(written.expect("cut in time").is_err(), "nobody takes them any more");
 }
 
 #[tokio::test]
